@@ -1,0 +1,55 @@
+# Needs Python 3.11 or newer, make and a C compiler; everything else is installed into .venv.
+#
+#   make demo     walk through a generated world, end to end: out/walk.mp4 and out/report.json
+#   make test     the whole test suite, with linters and checks of generated code
+#   make setup    the installation alone
+#   make check    linters and type checks alone
+#   make clean    remove what the targets made
+#
+# PYTHON=python3.12 chooses the interpreter. PIP_FLAGS is passed to pip: where PyPI's torch brings CUDA along,
+# PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" fetches the small build.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+DEMO_IMAGE ?= examples/start/map04_white_hall.png
+DEMO_KEYS ?= W*3s W+RIGHT*2s RIGHT*1.5s W*2s D*1s W+D*1.5s W+A*1.5s LEFT*2s W+LEFT*2s UP*0.5s DOWN*0.5s S*1s .*2s RIGHT*1.5s
+DEMO_LIVE_KEYS ?= W*1s W+RIGHT*1s RIGHT*1s A*1s W+LEFT*1s
+
+# One thread an operation: worker processes run side by side, and two OpenMP threads beside a busy neighbour are slower.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test check clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; choose one with PYTHON=..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (1.7 GB, one to three minutes)"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on \
+		$(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@mkdir -p out
+	$(BIN)/teleworld generate --image "$(DEMO_IMAGE)" --keys "$(DEMO_KEYS)" --live-keys "$(DEMO_LIVE_KEYS)" \
+		--seed 1 --out out/walk.mp4 --report out/report.json --logs out/logs
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/generate_protos.py --check
+	$(BIN)/buf lint
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	find teleworld services tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

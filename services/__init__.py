@@ -1,0 +1,1 @@
+"""The deployables: one package a service, run as `python -m services.<name>`."""

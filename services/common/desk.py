@@ -1,0 +1,135 @@
+"""The desk that every task of a worker passes: admission, checks, conversion, the computing thread, the answer.
+
+It knows no service: a servicer says which reader, which method of the core and which writer belong to a call. The core is
+loaded by `open` while the server already listens; until then, and from `close` on, tasks are answered Unavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+from opentelemetry import trace
+
+from teleworld.rpc.admission import Admission
+from teleworld.rpc.compute import Compute
+from teleworld.rpc.convert.common import ModelDescription
+from teleworld.rpc.fencing import EpochGuard
+from teleworld.world.errors import PreconditionFailed, Unavailable
+from teleworld.world.work import TaskContext
+
+Core = TypeVar("Core")
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Task(Protocol):
+    """A request that belongs to a world's segment."""
+
+    @property
+    def context(self) -> TaskContext: ...
+
+
+Job = TypeVar("Job", bound=Task)
+Question = TypeVar("Question")
+
+
+class Desk(Generic[Core]):
+    """Admission and execution for one core. `queue` tasks may wait behind the one that computes."""
+
+    def __init__(self, service: str, queue: int) -> None:
+        self._admission = Admission(queue)
+        self._compute = Compute(f"{service}-compute")
+        self._guard = EpochGuard()
+        self._loaded: tuple[ModelDescription, Core] | None = None
+
+    async def open(self, load: Callable[[], tuple[ModelDescription, Core]]) -> None:
+        """Load the core on the computing thread, then admit. Raises what `load` raises."""
+        self._loaded = await self._compute.call(load)
+        self._admission.open()
+
+    async def close(self) -> None:
+        """Admit no more; what was admitted goes on."""
+        self._admission.close("the worker is shutting down")
+
+    @property
+    def admitted(self) -> int:
+        """Tasks admitted and not yet over."""
+        return self._admission.used
+
+    @property
+    def model(self) -> ModelDescription:
+        """What the core computes with. Raises Unavailable before it is loaded."""
+        return self._require()[0]
+
+    async def task(
+        self,
+        message: Request,
+        read: Callable[[Request], Job],
+        compute: Callable[[Core, Job], Result],
+        write: Callable[[Result], Response],
+    ) -> Response:
+        """Do a task of a world: fenced by its epoch, refused if it is pinned to other weights."""
+
+        def checked(message: Request) -> Job:
+            job = read(message)
+            context = job.context
+            trace.get_current_span().set_attributes(
+                {
+                    "teleworld.world": context.world,
+                    "teleworld.segment": context.segment,
+                    "teleworld.task": context.task,
+                    "teleworld.attempt": context.attempt,
+                }
+            )
+            self.check_weights(context.weights)
+            self._guard.check(context.world, context.epoch)
+            return job
+
+        return await self.answer(message, checked, compute, write)
+
+    async def answer(
+        self,
+        message: Request,
+        read: Callable[[Request], Question],
+        compute: Callable[[Core, Question], Result],
+        write: Callable[[Result], Response],
+    ) -> Response:
+        """Compute an answer that belongs to no segment."""
+        slot = self._admission.reserve()
+        try:
+            question, (_, core) = read(message), self._require()
+        except BaseException:
+            slot.release()
+            raise
+        return write(await self._compute.run(slot, lambda: compute(core, question)))
+
+    async def stream(
+        self,
+        message: Request,
+        read: Callable[[Request], Question],
+        compute: Callable[[Core, Question], Iterable[Item]],
+    ) -> AsyncIterator[Item]:
+        """The items of an answer, each made on the computing thread, so that tasks may come in between."""
+        slot = self._admission.reserve()
+        try:
+            question, (_, core) = read(message), self._require()
+        except BaseException:
+            slot.release()
+            raise
+        async for item in self._compute.iterate(slot, lambda: compute(core, question)):
+            yield item
+
+    def check_weights(self, pinned: str) -> None:
+        """Raise PreconditionFailed unless `pinned` is the digest of the weights that are loaded."""
+        digest = self.model.weights_digest
+        if pinned != digest:
+            raise PreconditionFailed(f"the task is pinned to weights {pinned}; this worker has {digest}")
+
+    def _require(self) -> tuple[ModelDescription, Core]:
+        if self._loaded is None:
+            raise Unavailable("the worker is warming up")
+        return self._loaded

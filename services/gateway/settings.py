@@ -1,0 +1,88 @@
+"""Settings of the gateway. Each is read from the environment, prefix TELEWORLD_GATEWAY_: TELEWORLD_GATEWAY_PORT, and so on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from teleworld.rpc.server import ServerConfig
+from teleworld.scheduling.tasks import Pool
+
+
+class GatewaySettings(BaseSettings):
+    """Where the gateway listens, where its workers and its store are, and how much it takes on."""
+
+    model_config = SettingsConfigDict(env_prefix="TELEWORLD_GATEWAY_", use_attribute_docstrings=True, frozen=True)
+
+    host: str = "127.0.0.1"
+    """The interface to listen on; 0.0.0.0 in a container."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """The port to listen on; 0 chooses a free one, which is announced on stdout."""
+    admin_port: int | None = Field(default=None, ge=0, le=65535)
+    """A second port for health, reflection and channelz alone; none by default."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The Redis (7 or newer) that holds worlds: redis://, rediss:// or unix://, with user and password if needed."""
+    planner_addresses: str = ""
+    """Addresses of the planners, host:port, separated by commas."""
+    populator_addresses: str = ""
+    """Addresses of the populators, host:port, separated by commas."""
+    reconstructor_addresses: str = ""
+    """Addresses of the reconstructors, host:port, separated by commas."""
+    decoder_addresses: str = ""
+    """Addresses of the decoders, host:port, separated by commas."""
+    weights_digest: str = ""
+    """Only workers with these weights are used; empty takes the digest of the first worker that is seen."""
+    worker_slots: int = Field(default=1, ge=1)
+    """Tasks that one worker is given at a time."""
+    worker_patience_seconds: float = Field(default=10.0, ge=0)
+    """How long a call waits for a worker to appear before it is answered UNAVAILABLE."""
+    max_worlds: int = Field(default=10_000, ge=1)
+    """Worlds that the store may hold; creating more is refused."""
+    max_streams: int = Field(default=64, ge=1)
+    """Worlds that are driven at a time by this gateway; more attachments are refused with a time to come back."""
+    max_spectators: int = Field(default=256, ge=1)
+    """Spectators at a time of this gateway."""
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """How long a world's lease lasts without renewal; it is renewed after half of it."""
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    """A stream that was silent for this long is sent a heartbeat."""
+    ack_timeout_seconds: float = Field(default=30.0, gt=0)
+    """A stream whose credit is used up ends when no ack comes within this time."""
+    idle_timeout_seconds: float = Field(default=300.0, gt=0)
+    """A stream whose client says nothing for this long ends."""
+    chunk_retention: int = Field(default=256, ge=64)
+    """Chunks of a world that are kept for resume, forks and spectators."""
+    chunk_retention_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """The most bytes of chunks that are kept of one world."""
+    log_retention: int = Field(default=64, ge=4)
+    """Segments of a world's log (bindings, plans, clearance) that are kept: how far back a fork may reach."""
+    world_ttl_seconds: float = Field(default=7 * 86400.0, gt=0)
+    """A world that nobody streams for this long is dropped from the store."""
+    request_ttl_seconds: float = Field(default=86400.0, gt=0)
+    """How long a request_id makes its call idempotent."""
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """How long calls under way may take to finish after SIGTERM."""
+    otlp_endpoint: str | None = None
+    """OTLP gRPC collector as http://host:port; OTEL_EXPORTER_OTLP_ENDPOINT if unset; without either nothing is exported."""
+    log_level: str = "INFO"
+    """The least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+    def server(self) -> ServerConfig:
+        """Where to listen and how to end. Streams have no deadline, so none is required."""
+        return ServerConfig(
+            host=self.host,
+            port=self.port,
+            admin_port=self.admin_port,
+            drain_seconds=self.drain_seconds,
+            require_deadline=False,
+        )
+
+    def addresses(self) -> dict[Pool, tuple[str, ...]]:
+        """The configured worker addresses of each pool."""
+        given = {
+            Pool.PLANNER: self.planner_addresses,
+            Pool.POPULATOR: self.populator_addresses,
+            Pool.RECONSTRUCTOR: self.reconstructor_addresses,
+            Pool.DECODER: self.decoder_addresses,
+        }
+        return {pool: tuple(filter(None, map(str.strip, text.split(",")))) for pool, text in given.items()}

@@ -1,0 +1,325 @@
+"""Worlds in Redis: record, lease, log, last chunks. What is acknowledged here outlives every gateway.
+
+All keys of one world share the hash tag {id}, so that a script may touch them together in a cluster; `worlds` (the index)
+and `request` (idempotency) lie outside of it. A write is one script: it is seen whole or not at all, and it is refused when
+the lease has moved on. The index may name a world that is not there any more (expired, or deleted half-way); readers
+skip it and clean it away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from services.gateway import codec, scripts
+from teleworld.runtime.controls import MAX_PENDING
+from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
+from teleworld.world.controls import Control
+from teleworld.world.errors import InvalidInput, NotFound, StaleEpoch, Unavailable
+from teleworld.world.identifiers import world_name
+from teleworld.world.work import Prompt
+
+PREFIX = "teleworld:gateway"
+_PAGE = 256
+_AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much is kept of a world: chunks by count and bytes, segments of its log, and how long without a stream."""
+
+    chunks: int = 256
+    nbytes: int = 64 * 2**20
+    segments: int = 64
+    world_seconds: float = 7 * 86400.0
+    request_seconds: float = 86400.0
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a world is. head: the number of the first chunk that is not made. oldest: of the first that is kept. acked:
+    of the first never acknowledged. segment: the last one bound, or -1. bound: the first chunk whose keys are open.
+    """
+
+    epoch: int = 0
+    leased: bool = False
+    head: int = 0
+    oldest: int = 0
+    acked: int = 0
+    segment: int = -1
+    bound: int = 1
+    revision: int | None = None
+    static_points: int = 0
+    prompt: str = ""
+    prompt_text: str | None = None
+
+
+@dataclass(frozen=True)
+class Log:
+    """The canonical log of some segments: bindings and plans by segment, memory by revision, and what waits for the next."""
+
+    bindings: dict[int, Binding]
+    plans: dict[int, Plan]
+    memory: dict[int, Memory]
+    controls: tuple[Control, ...]
+    prompt: Prompt | None
+
+
+def prompt_digest(prompt: Prompt) -> str:
+    """What a stored prompt is found by."""
+    return hashlib.sha256(codec.write_prompt(prompt)).hexdigest()
+
+
+class Store:
+    """A connection pool to one Redis. Raises Unavailable when it does not answer within a few seconds of trying."""
+
+    def __init__(self, url: str, retention: Retention | None = None) -> None:
+        self.retention = retention or Retention()
+        self.redis = aioredis.Redis.from_url(
+            url,
+            socket_timeout=5.0,
+            socket_connect_timeout=2.0,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 8),
+            retry_on_error=list(_AWAY),
+        )
+        self._scripts = {
+            name: self.redis.register_script(getattr(scripts, name))
+            for name in (
+                "ACQUIRE", "RENEW", "RELEASE", "BIND", "PLAN", "MEMORY", "CHUNK", "ACK", "CONTROL", "PROMPT", "CREATE",
+                "DELETE",
+            )
+        }  # fmt: skip
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless the store answers."""
+        await self.ask(self.redis.ping())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.redis.aclose()
+
+    @staticmethod
+    def channel(world: str) -> str:
+        """Where what happens to a world is published: `head:N`, `epoch:N`, `deleted:`."""
+        return f"{PREFIX}:events:{{{world}}}"
+
+    # -- worlds -------------------------------------------------------------------------------------------------------
+
+    async def reserve(self, tenant: str, request_id: str, world: str) -> str:
+        """The world that belongs to a request: `world`, or the one that an equal request reserved before."""
+        key = f"{PREFIX}:request:{tenant}:{request_id}"
+        milliseconds = int(self.retention.request_seconds * 1000)
+        known = await self.ask(self.redis.set(key, world, nx=True, get=True, px=milliseconds))
+        return world if known is None else known.decode()
+
+    async def create(
+        self, record: WorldRecord, memory: Memory | None = None, chunks: Sequence[tuple[int, bytes]] = ()
+    ) -> bool:
+        """Write a new world, whole. A fork brings its first memory and the chunks it shares. False if it is there already."""
+        extra: list[Any] = []
+        if memory is not None:
+            extra += [1 + scripts.KEYS.index("memory"), memory.revision, codec.write_memory(memory)]
+        for index, data in chunks:
+            extra += [1 + scripts.KEYS.index("chunks"), index, data]
+        head = record.first_chunk + 1 if record.fork else 0
+        milliseconds = int(self.retention.world_seconds * 1000)
+        await self.ask(self.redis.zadd(f"{PREFIX}:worlds", {record.world: 0}))
+        status, _ = await self._run("CREATE", record.world, codec.write_record(record), milliseconds, head, *extra)
+        return status == scripts.DONE
+
+    async def record(self, world: str) -> WorldRecord:
+        """The record. Raises NotFound."""
+        data = await self.ask(self.redis.get(self._key(world, "record")))
+        if data is None:
+            raise NotFound(world_name(world))
+        return codec.read_record(data)
+
+    async def state(self, world: str) -> State:
+        """Where the world is; the initial state if nothing was written."""
+        pipe = self.redis.pipeline(transaction=True)
+        pipe.hgetall(self._key(world, "state"))
+        pipe.hgetall(self._key(world, "lease"))
+        pipe.time()
+        fields, lease, time = await self.ask(pipe.execute())
+        numbers = {name: int(fields[name.encode()]) for name in _NUMBERS if name.encode() in fields}
+        text = fields.get(b"prompt_text")
+        return State(
+            epoch=int(lease.get(b"epoch", 0)),
+            leased=int(lease.get(b"until", 0)) > time[0] * 1000 + time[1] // 1000,
+            **numbers,
+            prompt=fields.get(b"prompt", b"").decode(),
+            prompt_text=None if text is None else text.decode(),
+        )
+
+    async def count(self) -> int:
+        """Worlds in the index."""
+        return int(await self.ask(self.redis.zcard(f"{PREFIX}:worlds")))
+
+    async def page(self, after: str, size: int) -> tuple[list[WorldRecord], str]:
+        """Up to `size` records in the order of birth, after the id `after`, and the id to go on from, or none at the end."""
+        found: list[WorldRecord] = []
+        while True:
+            low = f"({after}" if after else "-"
+            index = f"{PREFIX}:worlds"
+            names = await self.ask(self.redis.zrangebylex(index, low, "+", start=0, num=max(size - len(found), 1) + 1))
+            ids = [name.decode() for name in names]
+            for number, world in enumerate(ids):
+                if len(found) == size:
+                    return found, ids[number - 1] if number else after
+                data = await self.ask(self.redis.get(self._key(world, "record")))
+                if data is None:
+                    await self.ask(self.redis.zrem(index, world))
+                else:
+                    found.append(codec.read_record(data))
+                after = world
+            if not ids:
+                return found, ""
+
+    async def delete(self, record: WorldRecord) -> None:
+        """Drop everything of a world, and tell whoever listens."""
+        await self._run("DELETE", record.world, self.channel(record.world))
+        await self.ask(self.redis.zrem(f"{PREFIX}:worlds", record.world))
+        if record.request_id:
+            await self.ask(self.redis.delete(f"{PREFIX}:request:{record.tenant}:{record.request_id}"))
+
+    # -- lease --------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, world: str, seconds: float) -> int:
+        """Take the lease, from whomever holds it. Returns the new epoch."""
+        status, epoch = await self._run("ACQUIRE", world, self.channel(world), int(seconds * 1000))
+        self._check(world, 0, status, epoch)
+        return int(epoch)
+
+    async def renew(self, world: str, epoch: int, seconds: float) -> None:
+        """Keep the lease for `seconds` more. Raises StaleEpoch or NotFound."""
+        expiry = int(self.retention.world_seconds * 1000)
+        await self._fenced("RENEW", world, epoch, int(seconds * 1000), expiry)
+
+    async def release(self, world: str, epoch: int) -> None:
+        """Give the lease back."""
+        await self._fenced("RELEASE", world, epoch)
+
+    # -- log ----------------------------------------------------------------------------------------------------------
+
+    async def bind(
+        self, world: str, epoch: int, binding: Binding, first_open: int, waiting: tuple[Control, ...]
+    ) -> None:
+        """Write a binding and the controls that wait behind it; what is beyond the retention is dropped."""
+        prompt = codec.write_prompt(binding.prompt)
+        digest = hashlib.sha256(prompt).hexdigest()
+        data, kept = codec.write_binding(binding, digest), codec.write_controls(waiting)
+        segment, revision, horizon = binding.segment, binding.revision, self.retention.segments
+        await self._fenced("BIND", world, epoch, segment, data, revision, digest, prompt, first_open, kept, horizon)
+
+    async def plan(self, world: str, epoch: int, plan: Plan) -> None:
+        """Write a plan."""
+        await self._fenced("PLAN", world, epoch, plan.segment, codec.write_plan(plan))
+
+    async def memory(self, world: str, epoch: int, memory: Memory) -> None:
+        """Write what is known of a memory revision."""
+        await self._fenced("MEMORY", world, epoch, memory.revision, codec.write_memory(memory), memory.static_points)
+
+    async def control(self, world: str, epoch: int, control: Control) -> None:
+        """Write a control that is not bound yet. Raises InvalidInput when too many wait."""
+        limit = MAX_PENDING * codec.CONTROL_BYTES
+        if await self._fenced("CONTROL", world, epoch, codec.write_controls((control,)), limit) == scripts.FULL:
+            raise InvalidInput("control", f"more than {MAX_PENDING} controls are waiting")
+
+    async def prompt(self, world: str, epoch: int, prompt: Prompt) -> None:
+        """Write the prompt for the segments that are not bound yet."""
+        await self._fenced("PROMPT", world, epoch, prompt_digest(prompt), codec.write_prompt(prompt), prompt.text)
+
+    async def log(self, world: str, state: State, first_segment: int) -> Log:
+        """The log from `first_segment` to the last bound one. For the holder of the lease: nobody else writes meanwhile."""
+        segments = [str(segment) for segment in range(max(first_segment, 0), state.segment + 1)]
+        pipe = self.redis.pipeline(transaction=True)
+        for name in ("bindings", "plans"):
+            if segments:
+                pipe.hmget(self._key(world, name), segments)
+        pipe.hgetall(self._key(world, "prompts"))
+        pipe.get(self._key(world, "controls"))
+        *stored, prompts, controls = await self.ask(pipe.execute())
+        bindings, plans = stored or ([], [])
+        known = {digest.decode(): codec.read_prompt(data) for digest, data in prompts.items()}
+        read = [codec.read_binding(data, known) for data in bindings if data is not None]
+        revisions = [str(revision) for binding in read for revision in (binding.revision, binding.revision + 1)]
+        memory = await self.memories(world, sorted({*revisions, str(state.revision or 0)}))
+        return Log(
+            bindings={binding.segment: binding for binding in read},
+            plans={plan.segment: plan for plan in map(codec.read_plan, filter(None, plans))},
+            memory=memory,
+            controls=codec.read_controls(controls or b""),
+            prompt=known.get(state.prompt),
+        )
+
+    async def memories(self, world: str, revisions: Sequence[str]) -> dict[int, Memory]:
+        """What is known of those revisions that are kept."""
+        stored = await self.ask(self.redis.hmget(self._key(world, "memory"), list(revisions)))
+        return {memory.revision: memory for memory in map(codec.read_memory, filter(None, stored))}
+
+    # -- chunks -------------------------------------------------------------------------------------------------------
+
+    async def put_chunk(self, world: str, epoch: int, chunk: Chunk) -> None:
+        """Write a chunk; the oldest ones beyond the retention are dropped."""
+        limits, data = self.retention, codec.write_chunk(chunk)
+        channel = self.channel(world)
+        await self._fenced("CHUNK", world, epoch, chunk.index, data, limits.chunks, limits.nbytes, channel)
+
+    async def chunk(self, world: str, index: int) -> Chunk | None:
+        """A stored chunk."""
+        data = await self.ask(self.redis.hget(self._key(world, "chunks"), str(index)))
+        return None if data is None else codec.read_chunk(data)
+
+    async def raw_chunks(self, world: str, first: int, last: int) -> list[tuple[int, bytes]]:
+        """The stored chunks from `first` to `last`, as they are stored."""
+        numbers = list(range(first, last + 1))
+        data = await self.ask(self.redis.hmget(self._key(world, "chunks"), [str(number) for number in numbers]))
+        return [(number, chunk) for number, chunk in zip(numbers, data, strict=True) if chunk is not None]
+
+    async def ack(self, world: str, epoch: int, chunks: int) -> None:
+        """Note that the chunks before number `chunks` were acknowledged."""
+        await self._fenced("ACK", world, epoch, chunks)
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _key(self, world: str, name: str) -> str:
+        return f"{PREFIX}:{{{world}}}:{name}"
+
+    async def _run(self, name: str, world: str, *arguments: Any) -> tuple[int, int]:
+        keys = [self._key(world, key) for key in scripts.KEYS]
+        status, value = await self.ask(self._scripts[name](keys=keys, args=arguments))
+        return int(status), int(value)
+
+    async def _fenced(self, name: str, world: str, epoch: int, *arguments: Any) -> int:
+        status, value = await self._run(name, world, epoch, *arguments)
+        self._check(world, epoch, status, value)
+        return status
+
+    @staticmethod
+    def _check(world: str, epoch: int, status: int, value: int) -> None:
+        if status == scripts.MISSING:
+            raise NotFound(world_name(world))
+        if status == scripts.STALE:
+            raise StaleEpoch(world_name(world), epoch, value)
+
+    @staticmethod
+    async def ask(command: Any) -> Any:
+        """The answer of a command. Raises Unavailable when there is none."""
+        try:
+            return await command
+        except _AWAY as error:
+            raise Unavailable("the store does not answer") from error
+        except RedisError as error:
+            raise Unavailable(f"the store refuses: {type(error).__name__}") from error
+
+
+_NUMBERS = ("head", "oldest", "acked", "segment", "bound", "revision", "static_points")

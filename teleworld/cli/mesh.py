@@ -1,0 +1,161 @@
+"""A mesh of real processes on this machine: Redis, the four kinds of worker, and the gateway, each a process of its own.
+
+Addresses are static: workers choose free ports and say which, and the gateway is told. The order of the end is the
+order of dependence: the gateway drains first, while everything that its streams need still works; then the workers; Redis
+last. Services are started by module name from a checkout; this package never imports them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from teleworld.cli.process import ServiceProcess
+from teleworld.world.errors import DeadlineExceeded, InvalidInput, PreconditionFailed, Unavailable
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+START_S = 180.0
+DRAIN_S = 15.0
+WORKERS = ("planner", "populator", "reconstructor", "decoder")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """What a local mesh consists of.
+
+    redis_url: of a Redis that runs already; None starts an embedded one. threads: of an operation, in each worker.
+    port: of the gateway; 0 chooses a free one. logs: a folder for one log file a process; None makes a temporary one.
+    checkpoint: folder that holds a folder of weights for each model; None for the shipped ones.
+    """
+
+    model: str = "nano"
+    populators: int = 2
+    redis_url: str | None = None
+    threads: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    logs: Path | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.populators < 1:
+            raise InvalidInput("populators", "at least one is needed")
+        if not 0 <= self.port <= 65535:
+            raise InvalidInput("port", "must lie between 0 and 65535")
+
+
+class LocalMesh:
+    """An async context manager: inside, the mesh serves at `address`. `tell` hears of what happens, a line at a time."""
+
+    def __init__(self, config: MeshConfig, tell: Callable[[str], None] = lambda line: None) -> None:
+        self.config = config
+        self.address = ""
+        self.logs = config.logs or Path(tempfile.mkdtemp(prefix="teleworld-logs-"))
+        self.processes: dict[str, ServiceProcess] = {}
+        self._tell = tell
+        self._failed: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> LocalMesh:
+        if not (CHECKOUT / "services").is_dir():
+            raise PreconditionFailed(f"a local mesh needs a checkout with its services; {CHECKOUT} has none")
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self._failed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(START_S):
+                await self._start()
+        except TimeoutError:
+            await self._stop()
+            raise DeadlineExceeded(f"the mesh did not serve within {START_S:.0f} s; its logs are in {self.logs}") from None
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stop()
+
+    async def failed(self) -> None:
+        """Never returns; raises Unavailable when a process died too often to be started again."""
+        assert self._failed is not None
+        await asyncio.shield(self._failed)
+
+    async def _start(self) -> None:
+        redis = self.config.redis_url or await self._start_redis()
+        groups: dict[str, list[ServiceProcess]] = {}
+        for service in WORKERS:
+            count = self.config.populators if service == "populator" else 1
+            names = [service] if count == 1 else [f"{service}-{number}" for number in range(1, count + 1)]
+            groups[service] = [self._launch_worker(name, service, redis) for name in names]
+        workers = [worker for group in groups.values() for worker in group]
+        await asyncio.gather(*(worker.listening() for worker in workers))
+        addresses = {
+            f"TELEWORLD_GATEWAY_{service.upper()}_ADDRESSES": ",".join(worker.address for worker in group)
+            for service, group in groups.items()
+        }
+        gateway = self._launch(
+            "gateway",
+            "services.gateway",
+            "TELEWORLD_GATEWAY_PORT",
+            TELEWORLD_GATEWAY_REDIS_URL=redis,
+            TELEWORLD_GATEWAY_HOST=self.config.host,
+            TELEWORLD_GATEWAY_PORT=str(self.config.port),
+            **addresses,
+        )
+        await asyncio.gather(*(self._served(process) for process in (*workers, gateway)))
+        self.address = gateway.address
+
+    async def _start_redis(self) -> str:
+        redis = self._launch("redis", "teleworld.cli.embedded_redis", None)
+        await self._served(redis)
+        return redis.address
+
+    def _launch_worker(self, name: str, service: str, redis: str) -> ServiceProcess:
+        variables = {
+            "TELEWORLD_MODEL": self.config.model,
+            "TELEWORLD_THREADS": str(self.config.threads),
+            "TELEWORLD_HOST": "127.0.0.1",
+            "TELEWORLD_PORT": "0",
+            "TELEWORLD_REDIS_URL": redis,
+        }
+        if self.config.checkpoint is not None:
+            variables["TELEWORLD_CHECKPOINT"] = str(self.config.checkpoint.resolve())
+        return self._launch(name, f"services.{service}", "TELEWORLD_PORT", **variables)
+
+    def _launch(self, name: str, module: str, port_variable: str | None, **variables: str) -> ServiceProcess:
+        log = self.logs / f"{name}.log"
+        log.unlink(missing_ok=True)
+        process = ServiceProcess(
+            name,
+            module,
+            os.environ | variables,
+            CHECKOUT,
+            log,
+            tell=self._tell,
+            gave_up=self._give_up,
+            port_variable=port_variable,
+        )
+        self.processes[name] = process
+        process.start()
+        return process
+
+    async def _served(self, process: ServiceProcess) -> None:
+        await process.serving()
+        self._tell(f"{process.name} serves at {process.address}")
+
+    def _give_up(self, error: Unavailable) -> None:
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
+            self._failed.exception()  # counts as heard even if nobody waits for it
+
+    async def _stop(self) -> None:
+        last = [name for name in ("gateway", "redis") if name in self.processes]
+        workers = [process for name, process in self.processes.items() if name not in last]
+        if "gateway" in last:
+            await self.processes["gateway"].stop(DRAIN_S)
+        await asyncio.gather(*(worker.stop(DRAIN_S) for worker in workers))
+        if "redis" in last:
+            await self.processes["redis"].stop(DRAIN_S)

@@ -1,0 +1,215 @@
+"""Fusing key frames into the field (paper 3.3): static points accumulate once, moving points replace each other.
+
+Each static pixel of a key frame is confronted with every surfel that projects near it, the hidden ones included:
+
+- a surfel that agrees in depth and is about as fine already knows this piece of surface, and the oldest wins, which keeps
+  the world from drifting; this also is the de-duplication, hidden surfaces included;
+- one that agrees but is much coarser is replaced by the new pixel;
+- one that stands in what the pixel shows to be free space is struck: it loses half its confidence, and at the second
+  strike (or at once if it was doubtful) it is removed;
+- where nothing agrees, the pixel becomes a new surfel.
+
+Nothing here trusts a pixel at a depth edge, nor one that touches a moving object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teleworld.memory.compiled import compiled
+from teleworld.memory.footprint import SOLID, FootprintStyle, Projector, box
+from teleworld.memory.observe import depth_edges, surfels
+from teleworld.memory.points import DynamicPoints, Field, FieldDelta, KeyView, PointCloud
+from teleworld.world.camera import CameraPath
+from teleworld.world.errors import InvalidInput
+
+DOUBTFUL = 128
+_SEEN, _STRUCK, _REPLACED = 1, 2, 3  # verdicts on a point; 0 is none
+
+
+@dataclass(frozen=True)
+class FusionPolicy:
+    """When a pixel becomes a point, and when a point goes.
+
+    confident: least confidence (0..1) of a depth that is fused. near, far: metres; depth outside is not fused.
+    edge: largest change of the relative inverse-depth slope across a pixel. agree: relative depth difference up to which a
+    surfel is the same surface; contradict: from which on it is another one. coarser: linear size, in pixels of the new
+    frame, from which on an agreeing surfel is replaced. budget: static points of a world; evict_to: the share that
+    remains after an eviction, so that one does not follow at each key frame.
+    """
+
+    confident: float = 0.5
+    near: float = 0.2
+    far: float = 100.0
+    edge: float = 0.08
+    agree: float = 0.08
+    contradict: float = 0.12
+    coarser: float = 1.25
+    budget: int = 300_000
+    evict_to: float = 0.95
+
+
+DEFAULT_POLICY = FusionPolicy()
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """k key frames, as the reconstructor measured them.
+
+    pictures: uint8 [k, H, W, 3]. depth: float32 [k, H, W] metres, 0 (or not finite) unknown. confidence: float32
+    [k, H, W] in 0..1. dynamic: bool [k, H, W], pixels of moving things. path: k cameras. frames: their k global pixel
+    frames, ascending.
+    """
+
+    pictures: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    dynamic: NDArray[np.bool_]
+    path: CameraPath
+    frames: tuple[int, ...]
+
+    def check(self) -> None:
+        """Raise InvalidInput naming the field that does not fit the others."""
+        shape, kind = self.pictures.shape, self.pictures.dtype
+        if len(shape) != 4 or shape[3] != 3 or kind != np.uint8 or 0 in shape:
+            raise InvalidInput("pictures", f"expected uint8 [k, H, W, 3], got {kind} {list(shape)}")
+        size = shape[:3]
+        for name in ("depth", "confidence", "dynamic"):
+            values = getattr(self, name)
+            if values.shape != size:
+                raise InvalidInput(name, f"expected {list(size)}, got {list(values.shape)}")
+        self.path.check("path", size[0])
+        if len(self.frames) != size[0] or any(a >= b for a, b in pairwise(self.frames)):
+            raise InvalidInput("frames", f"expected {size[0]} ascending frame numbers, got {list(self.frames)}")
+        if self.frames[0] < 0 or self.frames[-1] >= 2**31:
+            raise InvalidInput("frames", "must lie in 0..2^31-1")
+
+
+def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY) -> tuple[FieldDelta, Field]:
+    """The change that the key frames make, and the field after it (equal to `delta.apply(field)` bit for bit)."""
+    seen.check()
+    static, next_id = field.static, field.next_id
+    moving: list[DynamicPoints] = []
+    view = None
+    for i, frame in enumerate(seen.frames):
+        trusted = (
+            (seen.confidence[i] >= policy.confident) & (seen.depth[i] >= policy.near) & (seen.depth[i] <= policy.far)
+        )
+        view = KeyView(frame, seen.pictures[i], np.where(trusted, seen.depth[i], 0).astype(np.float16), seen.path[[i]])
+        depth = view.depth.astype(np.float32)
+        sound, slope = depth_edges(depth, policy.edge)
+        confidence = np.rint(np.clip(seen.confidence[i], 0, 1) * 255).astype(np.uint8)
+        still = sound & ~_grown(seen.dynamic[i])
+        fresh, keep, confidences = _confront(static, depth, still, view.camera, policy)
+        camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
+        added = surfels(view.picture, depth, slope, fresh, confidence, camera, lens, frame, next_id)
+        next_id += int(fresh.sum())
+        static = replace(static, confidence=confidences).succeed(keep, added)
+        moves = seen.dynamic[i] & (depth > 0)
+        moving.append(
+            DynamicPoints(frame, surfels(view.picture, depth, slope, moves, confidence, camera, lens, frame, 0))
+        )
+    static = _evict(static, seen.path.camera_to_world[-1, :3, 3], policy)
+    after = Field(field.revision + 1, next_id, static, moving[-1].points, view)
+    return FieldDelta.between(field, after, tuple(moving)), after
+
+
+def view_cloud(view: KeyView, policy: FusionPolicy = DEFAULT_POLICY) -> PointCloud:
+    """All that the newest key frame alone knows, moving things included, as surfels with frame-local ids."""
+    depth = view.depth.astype(np.float32)
+    sound, slope = depth_edges(depth, policy.edge)
+    full = np.full(depth.shape, 255, np.uint8)
+    camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
+    return surfels(view.picture, depth, slope, sound, full, camera, lens, view.frame, 0)
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask [H, W] and its eight neighbours, whose colours a moving object's outline has mixed with its own."""
+    wide = mask.copy()
+    wide[1:] |= mask[:-1]
+    wide[:-1] |= mask[1:]
+    grown = wide.copy()
+    grown[:, 1:] |= wide[:, :-1]
+    grown[:, :-1] |= wide[:, 1:]
+    return grown
+
+
+def _confront(
+    static: PointCloud, depth: NDArray[np.float32], still: NDArray[np.bool_], camera: CameraPath, policy: FusionPolicy
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint8]]:
+    """(pixels bool [H, W] that become new points, points bool [P] that stay, the confidence uint8 [P] they have now)."""
+    height, width = depth.shape
+    seen = Projector([static], width, height, FootprintStyle(near=policy.near / 2)).see(camera, 0)
+    known, verdict = _verdicts(
+        seen.record,
+        seen.row,
+        depth,
+        still,
+        len(static),
+        SOLID,
+        np.float32(policy.agree),
+        np.float32(policy.contradict),
+        np.float32(policy.coarser**4),
+    )
+    struck = verdict == _STRUCK
+    doubtful = static.confidence < DOUBTFUL
+    gone = (struck & doubtful) | (verdict == _REPLACED)
+    confirmed = (verdict == _SEEN) & doubtful
+    confidence = static.confidence
+    if struck.any() or confirmed.any():
+        confidence = confidence.copy()
+        confidence[struck] //= 2
+        confidence[confirmed] *= 2
+    return still & ~known, ~gone, confidence
+
+
+@compiled
+def _verdicts(record, row, depth, still, points, solid, agree, contradict, coarse):  # type: ignore[no-untyped-def]
+    """(known bool [H, W]: pixels whose surface the memory has; verdict uint8 [P] on each point)."""
+    height, width = depth.shape
+    known = np.zeros((height, width), np.bool_)
+    verdict = np.zeros(points, np.uint8)
+    half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
+    root = np.sqrt(solid)
+    for i in range(len(row)):
+        u, v, w, gu, gv = record[i, 0], record[i, 1], record[i, 2], record[i, 3], record[i, 4]
+        a, b, c, fine, hu, hv = record[i, 5], record[i, 6], record[i, 7], record[i, 8], record[i, 9], record[i, 10]
+        iu, iv = int(np.floor(u)), int(np.floor(v))
+        large = fine * coarse < one
+        if 0 <= iu < width and 0 <= iv < height and depth[iv, iu] > 0:
+            # The nearest of the neighbourhood, so that a point on an outline is not struck by the background beside it.
+            nearest = depth[iv, iu]
+            for py in range(max(iv - 1, 0), min(iv + 2, height)):
+                for px in range(max(iu - 1, 0), min(iu + 2, width)):
+                    if depth[py, px] > 0:
+                        nearest = min(nearest, depth[py, px])
+            if w * nearest > one + contradict:
+                verdict[row[i]] = _STRUCK
+                continue
+            if abs(w * depth[iv, iu] - one) < agree:
+                verdict[row[i]] = _REPLACED if large and still[iv, iu] else _SEEN
+        if large:
+            continue
+        u0, u1, v0, v1 = box(u, v, root * hu, root * hv, width, height)
+        for py in range(v0, v1):
+            dv = np.float32(py) + half - v
+            for px in range(u0, u1):
+                du = np.float32(px) + half - u
+                if a * du * du + two * b * du * dv + c * dv * dv > solid and (px != iu or py != iv):
+                    continue
+                if abs((w + gu * du + gv * dv) * depth[py, px] - one) < agree:
+                    known[py, px] = True
+    return known, verdict
+
+
+def _evict(static: PointCloud, camera: NDArray[np.float64], policy: FusionPolicy) -> PointCloud:
+    """At most `budget` points: the far and coarse ones go first, seen from the newest camera; equals go by age."""
+    if len(static) <= policy.budget:
+        return static
+    distance = np.linalg.norm(static.positions - camera, axis=1)
+    order = np.argsort(distance * np.sqrt(static.radius.astype(np.float64)), kind="stable")
+    return static.select(np.sort(order[: int(policy.budget * policy.evict_to)]))

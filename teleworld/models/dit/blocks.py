@@ -1,0 +1,123 @@
+"""The blocks of Wan2.1's transformer, under its public weight names."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from teleworld.models.attention import attend
+from teleworld.models.dit.config import DiTConfig
+from teleworld.models.dit.kv_cache import LayerKV
+from teleworld.models.dit.rope import rotate
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension, computed in fp32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).type_as(x) * self.weight
+
+
+def layer_norm(x: Tensor, eps: float) -> Tensor:
+    """Layer norm without weights, computed in fp32."""
+    return F.layer_norm(x.float(), x.shape[-1:], eps=eps).type_as(x)
+
+
+class Attention(nn.Module):
+    """Projections of one attention; q and k are RMS-normalised over the full width."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.q, self.k, self.v, self.o = (nn.Linear(config.dim, config.dim) for _ in range(4))
+        self.norm_q, self.norm_k = (RMSNorm(config.dim, config.eps) for _ in range(2))
+
+    def query(self, x: Tensor) -> Tensor:
+        """[B, L, dim] -> [B, L, heads, D]."""
+        return self.norm_q(self.q(x)).unflatten(-1, (self.heads, -1))
+
+    def key_value(self, x: Tensor) -> LayerKV:
+        """[B, L, dim] -> keys (before RoPE) and values."""
+        return LayerKV(
+            self.norm_k(self.k(x)).unflatten(-1, (self.heads, -1)), self.v(x).unflatten(-1, (self.heads, -1))
+        )
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU (tanh), linear; `mixing` adds a depthwise convolution over neighbouring tokens of a frame."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__(nn.Linear(config.dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.dim))
+        self.mixing = nn.Conv2d(config.ffn, config.ffn, 3, padding=1, groups=config.ffn) if config.mixing else None
+        if self.mixing is not None:
+            nn.init.zeros_(self.mixing.weight)
+            nn.init.zeros_(self.mixing.bias)
+
+    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+        """x: [B, F*h*w, dim] of grid (F, h, w)."""
+        hidden = self[1](self[0](x))
+        if self.mixing is not None:
+            frames, height, width = grid
+            image = hidden.reshape(-1, height, width, hidden.shape[-1]).permute(0, 3, 1, 2)
+            hidden = hidden + self.mixing(image).permute(0, 2, 3, 1).reshape(hidden.shape)
+        return self[2](hidden)
+
+
+class Block(nn.Module):
+    """Self-attention over visible tokens, cross-attention to text, feed-forward; AdaLN per latent frame."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.self_attn = Attention(config)
+        self.norm3 = nn.LayerNorm(config.dim, eps=config.eps)
+        self.cross_attn = Attention(config)
+        self.ffn = FeedForward(config)
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
+
+    def forward(
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        rotation: Tensor,
+        grid: tuple[int, int, int],
+        text: LayerKV,
+        visible: LayerKV | None,
+    ) -> tuple[Tensor, LayerKV]:
+        """x [B, F*h*w, dim], modulation [B, F, 6, dim] -> the same shape, and this layer's keys (after RoPE) and values."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.unsqueeze(1) + modulation).unbind(dim=2)
+        spread = lambda m: m.repeat_interleave(grid[1] * grid[2], dim=1)  # noqa: E731
+        normal = layer_norm(x, self.eps) * (1 + spread(scale1)) + spread(shift1)
+        query = rotate(self.self_attn.query(normal), rotation)
+        own = self.self_attn.key_value(normal)
+        own = LayerKV(rotate(own.keys, rotation), own.values)
+        keys, values = own.keys, own.values
+        if visible is not None:
+            keys, values = torch.cat([visible.keys, keys], dim=1), torch.cat([visible.values, values], dim=1)
+        x = x + self.self_attn.o(attend(query, keys, values).flatten(2)) * spread(gate1)
+        question = self.cross_attn.query(self.norm3(x))
+        x = x + self.cross_attn.o(attend(question, text.keys, text.values).flatten(2))
+        normal = layer_norm(x, self.eps) * (1 + spread(scale2)) + spread(shift2)
+        return x + self.ffn(normal, grid) * spread(gate2), own
+
+
+class Head(nn.Module):
+    """Modulated norm and projection to the values of a patch."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.head = nn.Linear(config.dim, config.channels * config.patch[0] * config.patch[1] * config.patch[2])
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x: Tensor, time: Tensor, tokens: int) -> Tensor:
+        """x [B, F*tokens, dim], time [B, F, dim] -> [B, F*tokens, patch values]."""
+        shift, scale = (self.modulation.unsqueeze(1) + time.unsqueeze(2)).unbind(dim=2)
+        spread = lambda m: m.repeat_interleave(tokens, dim=1)  # noqa: E731
+        return self.head(layer_norm(x, self.eps) * (1 + spread(scale)) + spread(shift))

@@ -1,0 +1,63 @@
+"""Sizes of the diffusion transformer, from nano to the paper's 18B: one architecture, Wan2.1's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Parametrization(Enum):
+    """What the head predicts: the flow velocity (Wan2.1), or the clean latent as a residual on the guidance."""
+
+    VELOCITY = "velocity"
+    GUIDED_RESIDUAL = "guided_residual"
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Sizes of a DiT.
+
+    dim, ffn, heads, layers: as in Wan2.1. channels: of a latent; extra_channels: channels concatenated to the noisy
+    latent in the patch embedding (Wan2.1 I2V: 20; with guided residuals: guidance latent and coverage). guidance_channels:
+    of the guidance tokens that are concatenated on the frame dimension (paper Eq. 5), 0 for none; they carry the frame
+    index of the latent they guide. mixing: a depthwise 3x3 convolution inside each feed-forward, so that neighbouring
+    tokens agree when few layers see few samples.
+    """
+
+    dim: int
+    ffn: int
+    heads: int
+    layers: int
+    channels: int = 16
+    extra_channels: int = 0
+    guidance_channels: int = 0
+    patch: tuple[int, int, int] = (1, 2, 2)
+    text_dim: int = 4096
+    text_length: int = 512
+    frequency_dim: int = 256
+    rope_theta: float = 10_000.0
+    eps: float = 1e-6
+    mixing: bool = False
+    parametrization: Parametrization = Parametrization.VELOCITY
+
+    @property
+    def head_dim(self) -> int:
+        """D of each attention head."""
+        return self.dim // self.heads
+
+
+WAN_1_3B = DiTConfig(dim=1536, ffn=8960, heads=12, layers=30)
+WAN_14B = DiTConfig(dim=5120, ffn=13824, heads=40, layers=40)
+NANO = DiTConfig(
+    dim=256,
+    ffn=1024,
+    heads=4,
+    layers=6,
+    channels=48,
+    extra_channels=49,
+    guidance_channels=49,
+    text_dim=384,
+    text_length=32,
+    mixing=True,
+    parametrization=Parametrization.GUIDED_RESIDUAL,
+)

@@ -1,0 +1,133 @@
+"""The one thread that computes, so that the event loop stays free to answer health checks, refuse and cancel.
+
+Models are not thread-safe and a small machine gains nothing from a second thread: work is done one after the other, in the
+order of its arrival. Cancelling the awaiting task drops work that has not begun; work under way cannot be stopped, so it
+runs to its end, keeps its slot until then, and its result is dropped. The thread is a daemon: a computation that outlives
+the drain's bound does not hold the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from opentelemetry import metrics, trace
+
+from teleworld.rpc.admission import Slot
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_meter = metrics.get_meter("teleworld.rpc")
+_queue_ms = _meter.create_histogram("teleworld.worker.queue", "ms", "Time that a task waits for the computing thread")
+_compute_ms = _meter.create_histogram("teleworld.worker.compute", "ms", "Time that a task computes")
+_END = object()
+
+
+class _Job:
+    """One call with the contextvars of its caller, so that spans made inside belong to the caller's trace."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.context = contextvars.copy_context()
+        self.future: Future[Any] = Future()
+        self.asked = time.monotonic()
+        self.begun = self.ended = self.asked
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self.begun = time.monotonic()
+        try:
+            result = self.context.run(self.call)
+        except BaseException as error:  # whatever it is, it belongs to the caller and not to this thread
+            self.ended = time.monotonic()
+            self.future.set_exception(error)
+        else:
+            self.ended = time.monotonic()
+            self.future.set_result(result)
+
+
+class Compute:
+    """A computing thread named `name`. Starts at once; `close` ends it after the work that it has begun."""
+
+    def __init__(self, name: str) -> None:
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._jobs.put(None)
+
+    async def call(self, call: Callable[[], T]) -> T:
+        """The result of `call()` on the computing thread, outside of any admission."""
+        return await self._result(_Job(call))
+
+    async def run(self, slot: Slot, call: Callable[[], T]) -> T:
+        """The result of `call()` on the computing thread. `slot` is given back when the work is over or dropped."""
+        job = _Job(call)
+        self._release_after(job, slot)
+        return await self._result(job)
+
+    async def iterate(self, slot: Slot, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:
+        """The items of `make()`, each taken on the computing thread, so that other work may come between two items."""
+        job = _Job(lambda: iter(make()))
+        try:
+            iterator = await self._result(job)
+            while True:
+                job = _Job(lambda: next(iterator, _END))
+                item = await self._result(job)
+                if item is _END:
+                    return
+                yield item
+        finally:
+            self._release_after(job, slot)
+
+    async def _result(self, job: _Job) -> Any:
+        self._jobs.put(job)
+        waiter = asyncio.wrap_future(job.future)
+        try:
+            return await waiter
+        finally:
+            if waiter.cancelled() and not job.future.cancelled():
+                job.future.add_done_callback(_log_unheard)
+            elif job.future.done():
+                _measure(job)
+
+    @staticmethod
+    def _release_after(job: _Job, slot: Slot) -> None:
+        loop = asyncio.get_running_loop()
+
+        def release(_: Future[Any]) -> None:
+            # The loop may be gone when abandoned work ends during shutdown; its slots are gone with it.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(slot.release)
+
+        job.future.add_done_callback(release)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()
+
+
+def _measure(job: _Job) -> None:
+    waited, computed = (job.begun - job.asked) * 1e3, (job.ended - job.begun) * 1e3
+    _queue_ms.record(waited)
+    _compute_ms.record(computed)
+    span = trace.get_current_span()
+    span.set_attribute("teleworld.queue_ms", waited)
+    span.set_attribute("teleworld.compute_ms", computed)
+
+
+def _log_unheard(future: Future[Any]) -> None:
+    if (error := future.exception()) is not None:
+        _log.error("work failed after its caller had gone", exc_info=error)

@@ -1,0 +1,166 @@
+"""Teacher-forced training of the diffusion transformer on groups of segments (paper 3.2; REFERENCE: MMPL).
+
+Each step draws one group (plan, first half or second half) and a noise level; clean context and guidance pass through the
+network as they do when it samples. The loss is on the clean latent, each channel weighted by the pixel variance that it
+carries, since the latents themselves are whitened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teleworld.generation.conditioning import visible_context
+from teleworld.generation.model import Sampling, save_network
+from teleworld.generation.pixels import coverage, to_pixels
+from teleworld.models.dit import DiT, DiTConfig, KVCache
+from teleworld.models.stream_vae.patch import PatchVAE
+from teleworld.models.text import TextEncoder
+from teleworld.training.loop import Run
+from teleworld.training.segments import SegmentSet
+from teleworld.world.timeline import ChainMode, Group, Timeline
+
+GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
+
+
+@dataclass(frozen=True)
+class DiTTraining:
+    """Settings of a run. shares: how often each of `GROUPS` is drawn. drop_guidance, drop_text: probabilities of training
+    without them. context_noise: largest sigma of noise left on clean context, so that errors of the loop are no surprise."""
+
+    minutes: float = 90.0
+    batch: int = 8
+    learning_rate: float = 1e-3
+    shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    drop_guidance: float = 0.06
+    drop_text: float = 0.1
+    context_noise: float = 0.15
+    sigma_shift: float = 1.5
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentBatch:
+    """latents [B, C, N, h, w]; guidance [B, C + 1, N - 1, h, w] of latents 2..N; text [B, T, D]."""
+
+    latents: Tensor
+    guidance: Tensor
+    text: Tensor
+
+
+class SegmentReader:
+    """Turns stored segments into training batches."""
+
+    def __init__(self, sets: Sequence[SegmentSet], vae: PatchVAE, encoder: TextEncoder) -> None:
+        self.sets = list(sets)
+        self._vae = vae
+        self._encoder = encoder
+        self._captions: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def batch(self, size: int, random: np.random.Generator) -> SegmentBatch:
+        """`size` random segments."""
+        weights = np.array([len(one) for one in self.sets], np.float64)
+        picked = [self.sets[i] for i in random.choice(len(self.sets), size, p=weights / weights.sum())]
+        return self.rows([(one, int(random.integers(len(one)))) for one in picked], random)
+
+    @torch.no_grad()
+    def rows(self, rows: Sequence[tuple[SegmentSet, int]], random: np.random.Generator | None = None) -> SegmentBatch:
+        """The given rows, mirrored at random when `random` is given."""
+        parts = []
+        for one, row in rows:
+            pictures, guidance, mask, caption = one.read(row)
+            if random is not None and random.random() < 0.5:
+                pictures, guidance, mask = pictures[:, :, ::-1], guidance[:, :, ::-1], mask[:, :, ::-1]
+            parts.append((self._latents(pictures), self._guidance(guidance, mask), self._text(caption)))
+        return SegmentBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def _latents(self, pictures: np.ndarray) -> Tensor:
+        return self._vae.encode(to_pixels(pictures))
+
+    def _guidance(self, guidance: np.ndarray, mask: np.ndarray) -> Tensor:
+        return torch.cat([self._vae.project(to_pixels(guidance)), coverage(torch.from_numpy(np.ascontiguousarray(mask)))], dim=1)
+
+    def _text(self, caption: str) -> Tensor:
+        if caption not in self._captions:
+            self._captions[caption] = self._encoder.embed(caption)[None]
+        return self._captions[caption]
+
+
+def predict_group(
+    dit: DiT, batch: SegmentBatch, timeline: Timeline, group: Group, sigma: Tensor, noise: Tensor, context: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(predicted, true) clean latents [B, C, F, h, w] of a group at noise level `sigma` [B]; context [B, C, N, h, w]."""
+    members, order = timeline.members(group), timeline.visible(group)
+    of = lambda latents, indices: latents[:, :, [index - 1 for index in indices]]  # noqa: E731
+    guidance = batch.guidance[:, :, [index - 2 for index in members]]
+    text = dit.read_text(batch.text)
+    visible = [visible_context(dit, timeline, group, of(context, order), text), dit.read_guidance(guidance, members, text)]
+    clean = of(batch.latents, members)
+    level = sigma.view(-1, 1, 1, 1, 1)
+    noisy = (1 - level) * clean + level * of(noise, members)
+    return dit.predict_clean(noisy, sigma, members, text, KVCache.joined(visible), guidance), clean
+
+
+def train_dit(
+    folder: Path,
+    reader: SegmentReader,
+    weights: Tensor,
+    evaluate: Callable[[DiT], dict[str, float]],
+    settings: DiTTraining,
+    config: DiTConfig,
+    latents: int,
+    export: Path,
+    *,
+    refresh: Callable[[SegmentReader], None] = lambda reader: None,
+    every: int = 1000,
+) -> None:
+    """Train until the time is spent; resumes. weights [C]: of each channel in the loss. Exports averaged weights."""
+    torch.manual_seed(settings.seed)
+    timeline = Timeline.of(latents, ChainMode.T_C)
+    dit = DiT(config)
+    run = Run(folder, dit, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
+    run.resume()
+    random = np.random.default_rng([settings.seed, run.step])
+    generator = torch.Generator().manual_seed(settings.seed + run.step)
+    weights = (weights / weights.mean()).view(1, -1, 1, 1, 1)
+    totals = {"loss": 0.0, "guidance": 0.0}
+    while not run.finished:
+        batch = reader.batch(settings.batch, random)
+        batch = _drop(batch, settings, random)
+        group = GROUPS[random.choice(3, p=settings.shares)]
+        even = torch.rand(settings.batch, generator=generator)
+        sigma = settings.sigma_shift * even / (1 + (settings.sigma_shift - 1) * even)
+        sigma[torch.rand(settings.batch, generator=generator) < 0.15] = 1.0
+        noise = torch.randn(batch.latents.shape, generator=generator)
+        spoil = settings.context_noise * torch.rand(settings.batch, generator=generator).view(-1, 1, 1, 1, 1)
+        context = batch.latents + spoil * torch.randn(batch.latents.shape, generator=generator)
+        predicted, clean = predict_group(dit, batch, timeline, group, sigma, noise, context)
+        loss = (weights * (predicted - clean).square()).mean()
+        run.update(loss)
+        with torch.no_grad():
+            hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
+            totals["guidance"] += float((weights * (hint[:, :-1] * hint[:, -1:] - clean).square()).mean())
+            totals["loss"] += float(loss.detach())
+        if run.step % 100 == 0:
+            run.log(**{name: value / 100 for name, value in totals.items()})
+            totals = dict.fromkeys(totals, 0.0)
+            refresh(reader)
+        if run.step % every == 0 or run.finished:
+            averaged = DiT(config)
+            averaged.load_state_dict(run.average)
+            run.log(**evaluate(averaged.eval()))
+            save_network(export, "dit", averaged, sampling=Sampling(), step=str(run.step))
+    run.save()
+
+
+def _drop(batch: SegmentBatch, settings: DiTTraining, random: np.random.Generator) -> SegmentBatch:
+    size = len(batch.latents)
+    seen = torch.from_numpy(random.random(size) >= settings.drop_guidance).view(-1, 1, 1, 1, 1)
+    read = torch.from_numpy(random.random(size) >= settings.drop_text).view(-1, 1, 1)
+    return SegmentBatch(batch.latents, batch.guidance * seen, batch.text * read)

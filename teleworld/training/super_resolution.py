@@ -1,0 +1,245 @@
+"""Training of the streaming super-resolution: degraded clips in, the recorded high-resolution frames as target.
+
+Squared or absolute error alone teaches a small network to blur. Three terms work against that: differences of
+neighbouring pixels in space and time, the local energy of those differences (texture of the right strength even where
+its exact place cannot be known), and, in the second half of a run, a patch critic. Figures to watch are PSNR against
+bicubic enlargement and sharpness (gradient energy relative to the target); pictures decide.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+
+from teleworld.models.stream_vae.base import StreamVAE
+from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, save_super_resolution
+from teleworld.training.dataset import Episode
+from teleworld.training.degradation import degrade
+from teleworld.training.loop import Run
+
+_GRID = 8
+
+
+@dataclass(frozen=True)
+class SuperResolutionTraining:
+    """Settings of a run.
+
+    minutes: wall time in all, over resumptions. batch, frames, crop: clips of a step, their frames (a multiple of 4)
+    and low-resolution size (height, width). edges, texture, adversarial: weights of the loss terms beside the plain
+    distance. critic_from: share of the run after which the critic takes part. evaluate_every: seconds.
+    """
+
+    minutes: float = 45.0
+    batch: int = 2
+    frames: int = 8
+    crop: tuple[int, int] = (64, 64)
+    learning_rate: float = 2e-3
+    edges: float = 0.3
+    texture: float = 0.15
+    adversarial: float = 0.01
+    critic_from: float = 0.5
+    vae_share: float = 0.5
+    evaluate_every: float = 480.0
+    seed: int = 0
+
+
+class PatchCritic(nn.Module):
+    """Scores how real patches look: [N, 3, H, W] -> [N, 1, H / 8, W / 8]."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        widths = (3, width, 2 * width, 2 * width)
+        self.down = nn.ModuleList(
+            spectral_norm(nn.Conv2d(first, second, 4, stride=2, padding=1))
+            for first, second in itertools.pairwise(widths)
+        )
+        self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Raw scores, higher for real."""
+        x = pictures
+        for layer in self.down:
+            x = functional.leaky_relu(layer(x), 0.2)
+        return self.score(x)
+
+
+class Adversaries(nn.Module):
+    """The network and its critic under one optimiser: the critic's weights never see the network's loss."""
+
+    def __init__(self, config: SuperResolutionConfig) -> None:
+        super().__init__()
+        self.network = SuperResolution(config)
+        self.critic = PatchCritic()
+
+    def judge(self, pictures: Tensor) -> Tensor:
+        """Scores with the critic held fixed: gradients reach the pictures only."""
+        fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
+        return torch.func.functional_call(self.critic, fixed, (pictures,))
+
+
+def reconstruction_loss(out: Tensor, target: Tensor, edges: float, texture: float) -> Tensor:
+    """Charbonnier distance, plus weighted terms on edges and on texture energy. Both [B, 3, F, H, W]."""
+    loss = ((out - target).square() + 1e-4).sqrt().mean()
+    for axis in (-1, -2):
+        ours, theirs = out.diff(dim=axis), target.diff(dim=axis)
+        loss = loss + edges * (ours - theirs).abs().mean()
+        loss = loss + texture * (_energy(ours) - _energy(theirs)).abs().mean()
+    return loss + edges * (out.diff(dim=2) - target.diff(dim=2)).abs().mean()
+
+
+def _energy(difference: Tensor) -> Tensor:
+    """Mean absolute value over 8x8 patches."""
+    return functional.avg_pool3d(difference.abs(), (1, 8, 8), (1, 4, 4))
+
+
+def draw_clips(episodes: Sequence[Episode], settings: SuperResolutionTraining, random: np.random.Generator) -> Tensor:
+    """High-resolution clips [B, 3, F, 2 * crop] in [-1, 1], cut on the codec's grid, half of them mirrored."""
+    clips: list[np.ndarray] = []
+    height, width = settings.crop
+    while len(clips) < settings.batch:
+        episode = episodes[int(random.integers(len(episodes)))]
+        if len(episode) < settings.frames:
+            continue
+        start = random.integers(len(episode) - settings.frames + 1)
+        rows, columns = (side // 2 for side in episode.rgb_high.shape[1:3])
+        y = 2 * _GRID * random.integers((rows - height) // _GRID + 1)
+        x = 2 * _GRID * random.integers((columns - width) // _GRID + 1)
+        clip = episode.rgb_high[start : start + settings.frames, y : y + 2 * height, x : x + 2 * width]
+        clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
+    return as_pixels(np.stack(clips))
+
+
+def as_pixels(frames: np.ndarray) -> Tensor:
+    """uint8 [B, F, H, W, 3] -> float32 [B, 3, F, H, W] in [-1, 1]."""
+    return torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def halve(pixels: Tensor) -> Tensor:
+    """The 2x2 average that the recordings' low-resolution pictures are."""
+    return functional.avg_pool3d(pixels, (1, 2, 2))
+
+
+def train_super_resolution(
+    folder: Path,
+    episodes: Callable[[], Sequence[Episode]],
+    settings: SuperResolutionTraining,
+    config: SuperResolutionConfig,
+    export: Path,
+    *,
+    vae: Callable[[], StreamVAE | None] = lambda: None,
+    evaluate: Callable[[SuperResolution, StreamVAE | None], dict[str, float]] | None = None,
+) -> SuperResolution:
+    """Train until the time is spent, resuming what `folder` holds; the averaged network is returned.
+
+    `episodes` and `vae` are asked at the start and at each evaluation, because recordings grow and codecs improve
+    while this runs. Averaged weights are written to `export` then, and at the end.
+    """
+    torch.manual_seed(settings.seed)
+    pair = Adversaries(config).train()
+    run = Run(folder, pair, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
+    run.resume()
+    random = np.random.default_rng([settings.seed, run.step])
+    recordings, codec = episodes(), vae()
+    evaluated = run.seconds
+    totals: dict[str, float] = {}
+    while not run.finished:
+        target = draw_clips(recordings, settings, random)
+        low = degrade(halve(target), random, codec, settings.vae_share)
+        loss, figures = step_loss(pair, low, target, settings, run.seconds >= settings.critic_from * run.total_seconds)
+        run.update(loss, clip=1.0)
+        for name, value in figures.items():
+            totals[name] = totals.get(name, 0.0) + value / 100
+        if run.step % 100 == 0:
+            run.log(**totals)
+            totals = {}
+        if run.seconds - evaluated > settings.evaluate_every:
+            evaluated = run.seconds
+            recordings, codec = episodes(), vae()
+            _export(run, config, codec, export, evaluate)
+    run.save()
+    return _export(run, config, vae(), export, evaluate)
+
+
+def step_loss(
+    pair: Adversaries, low: Tensor, target: Tensor, settings: SuperResolutionTraining, adversarial: bool
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of one step for network and critic together, and its parts as numbers."""
+    out = pair.network.upscale(low)
+    loss = reconstruction_loss(out, target, settings.edges, settings.texture)
+    figures = {"loss": loss.item()}
+    if adversarial:
+        # Every other frame: neighbours look alike, and the critic is half of a step's cost.
+        ours, theirs = (video[:, :, ::2].transpose(1, 2).flatten(0, 1) for video in (out, target))
+        deceit = -pair.judge(ours).mean()
+        real, fake = pair.critic(theirs), pair.critic(ours.detach())
+        critic = functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
+        loss = loss + settings.adversarial * deceit + critic
+        figures |= {"deceit": deceit.item(), "critic": critic.item()}
+    return loss, figures
+
+
+def averaged_network(run: Run, config: SuperResolutionConfig) -> SuperResolution:
+    """The network with the run's averaged weights, for evaluation."""
+    network = SuperResolution(config)
+    prefix = "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in run.average.items() if k.startswith(prefix)})
+    return network.eval()
+
+
+def _export(
+    run: Run,
+    config: SuperResolutionConfig,
+    vae: StreamVAE | None,
+    export: Path,
+    evaluate: Callable[[SuperResolution, StreamVAE | None], dict[str, float]] | None,
+) -> SuperResolution:
+    network = averaged_network(run, config)
+    figures = evaluate(network, vae) if evaluate else {}
+    run.log(**figures)
+    export.parent.mkdir(parents=True, exist_ok=True)
+    notes = {name: f"{value:.4f}" for name, value in figures.items()}
+    save_super_resolution(export, network, {"kind": "super_resolution", "step": str(run.step), **notes})
+    return network
+
+
+def measure(
+    network: SuperResolution,
+    episodes: Sequence[Episode],
+    spoil: Callable[[Tensor], Tensor],
+    *,
+    windows: int = 12,
+    frames: int = 8,
+    seed: int = 5,
+) -> dict[str, float]:
+    """Compare with bicubic enlargement on whole frames of `episodes`, low resolution passed through `spoil`.
+
+    psnr, psnr_bicubic: in dB of pixels in [-1, 1]. sharpness, sharpness_bicubic: gradient energy over the target's.
+    """
+    random = np.random.default_rng(seed)
+    sums = dict.fromkeys(("psnr", "psnr_bicubic", "sharpness", "sharpness_bicubic"), 0.0)
+    with torch.inference_mode():
+        for _ in range(windows):
+            episode = episodes[int(random.integers(len(episodes)))]
+            start = random.integers(len(episode) - frames + 1)
+            target = as_pixels(episode.rgb_high[start : start + frames][None])
+            low = spoil(halve(target))
+            cubic = functional.interpolate(low[0].transpose(0, 1), scale_factor=network.scale, mode="bicubic")
+            cubic = cubic.transpose(0, 1)[None].clamp(-1, 1)
+            for name, picture in (("", network.upscale(low)), ("_bicubic", cubic)):
+                error = functional.mse_loss(picture, target).item()
+                sums[f"psnr{name}"] += 10 * np.log10(4 / error) / windows
+                sums[f"sharpness{name}"] += _sharpness(picture, target) / windows
+    return sums
+
+
+def _sharpness(picture: Tensor, target: Tensor) -> float:
+    ratios = [picture.diff(dim=axis).abs().mean() / target.diff(dim=axis).abs().mean() for axis in (-1, -2)]
+    return float(sum(ratios)) / 2

@@ -1,0 +1,84 @@
+"""From held keys to camera poses (paper 3.4.1): WASD in the horizontal plane, arrows turn and tilt, combinations add.
+
+Movement is scaled by the depth of the first frame, and no key means a slow forward drift, the standby animation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from teleworld.world.camera import CameraPath, Lens, PitchModel, pose
+from teleworld.world.collision import Clearance
+from teleworld.world.controls import Keys
+
+
+@dataclass(frozen=True)
+class Gait:
+    """How one frame of a held key moves the camera.
+
+    step: metres a frame at movement scale 1. turn, tilt: radians a frame. drift: share of `step` when nothing is held.
+    pitch_limit: radians. radius: metres kept from obstacles.
+    """
+
+    step: float = 0.2
+    turn: float = np.deg2rad(2.5)
+    tilt: float = np.deg2rad(1.0)
+    drift: float = 0.08
+    pitch_limit: float = np.deg2rad(15.0)
+    radius: float = 0.3
+    reference_depth: float = 6.0
+
+    def scale(self, median_depth: float) -> float:
+        """The movement scale of a world from the median depth of its first frame in metres, between 0.4 and 1.5."""
+        return float(np.clip(median_depth / self.reference_depth, 0.4, 1.5))
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Where the camera is: position in metres (world frame, y down), yaw and pitch in radians (right and up positive)."""
+
+    x: float = 0.0
+    y: float = 0.0
+    z: float = 0.0
+    yaw: float = 0.0
+    pitch: float = 0.0
+
+    def step(self, keys: Keys, gait: Gait, scale: float, clearance: Clearance) -> Walker:
+        """The walker one frame later."""
+        held = lambda plus, minus: float(bool(keys & plus)) - float(bool(keys & minus))  # noqa: E731
+        yaw = self.yaw + gait.turn * held(Keys.RIGHT, Keys.LEFT)
+        pitch = float(np.clip(self.pitch + gait.tilt * held(Keys.UP, Keys.DOWN), -gait.pitch_limit, gait.pitch_limit))
+        forward = held(Keys.W, Keys.S) if keys else gait.drift
+        right = held(Keys.D, Keys.A)
+        length = gait.step * scale
+        move = (
+            length * (forward * np.sin(yaw) + right * np.cos(yaw)),
+            length * (forward * np.cos(yaw) - right * np.sin(yaw)),
+        )
+        x, z = clearance.slide((self.x, self.z), move, gait.radius) if move != (0.0, 0.0) else (self.x, self.z)
+        return replace(self, x=float(x), z=float(z), yaw=float(yaw), pitch=pitch)
+
+    def camera_to_world(self, lens: Lens) -> np.ndarray:
+        """[4, 4] float64; a SHIFT camera keeps its axes level."""
+        tilt = self.pitch if lens.pitch_model is PitchModel.ROTATION else 0.0
+        return pose(self.x, self.y, self.z, self.yaw, tilt)
+
+
+def path_of(walkers: Sequence[Walker], lens: Lens) -> CameraPath:
+    """The camera path of walkers, one a frame."""
+    return CameraPath(
+        np.array([walker.camera_to_world(lens) for walker in walkers]).reshape(-1, 4, 4),
+        np.array([lens.at_pitch(walker.pitch) for walker in walkers]).reshape(-1, 4),
+    )
+
+
+def walk(start: Walker, frames: Sequence[Keys], gait: Gait, scale: float, clearance: Clearance) -> tuple[Walker, ...]:
+    """The walker after each frame of held keys."""
+    walkers = []
+    for keys in frames:
+        start = start.step(keys, gait, scale, clearance)
+        walkers.append(start)
+    return tuple(walkers)

@@ -1,0 +1,130 @@
+"""What is fused from some poses looks right from others."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from teleworld.memory.fill import fill
+from teleworld.memory.fusion import fuse
+from teleworld.memory.points import Field
+from teleworld.memory.splat import render
+from teleworld.world.camera import CameraPath
+from tests.memory.room import NANO, observe, path, psnr, sharpness, shoot
+
+
+def fused(camera: CameraPath) -> Field:
+    """The field after fusing each camera of a path on its own."""
+    field = Field()
+    for i in range(len(camera)):
+        field = fuse(field, observe(camera[[i]], frames=(10 * i,)))[1]
+    return field
+
+
+@pytest.fixture(scope="module")
+def two_views() -> Field:
+    return fused(path((0, -3, 0), (0.4, -2.2, 8)))
+
+
+def test_the_fused_view_comes_back_as_it_was(two_views: Field) -> None:
+    camera = path((0, -3, 0))
+    truth = shoot(camera)[0]
+    seen = render(two_views, camera, NANO.width, NANO.height)
+    covered = seen.mask[0] > 0
+    assert covered.mean() > 0.95
+    assert psnr(seen.rgb[0], truth.picture, covered) > 33
+    assert np.median(np.abs(seen.depth[0] - truth.depth)[covered] / truth.depth[covered]) < 0.002
+
+
+@pytest.mark.parametrize(("pose", "bound"), [((0.2, -2.6, 4), 27), ((0.3, -1.5, 6), 26), ((0.5, -3.0, -10), 27)])
+def test_a_third_view_is_close_to_the_truth_and_sharp(
+    two_views: Field, pose: tuple[float, float, float], bound: float
+) -> None:
+    camera = path(pose)
+    truth = shoot(camera)[0]
+    seen = render(two_views, camera, NANO.width, NANO.height)
+    covered = seen.mask[0] > 0
+    assert covered.mean() > 0.8
+    assert psnr(seen.rgb[0], truth.picture, covered) > bound
+    assert sharpness(seen.rgb[0], truth.picture, covered) > 0.75
+
+
+def test_moving_closer_leaves_no_pinholes() -> None:
+    field = fused(path((0, -3, 0)))
+    seen = render(field, path((0, -1.5, 0)), NANO.width, NANO.height)
+    floor = seen.mask[0, 60:, 20:90]  # in full sight of the first camera, at about half the distance
+    assert (floor > 0).all()
+
+
+def test_a_full_turn_brings_the_start_view_back() -> None:
+    turn = path(*((0.0, -0.5, yaw) for yaw in range(0, 360, 20)))
+    truth = shoot(turn[[0]])[0]
+    field = fused(turn)
+    seen = render(field, turn[[0]], NANO.width, NANO.height)
+    assert (seen.mask[0] > 0).mean() > 0.97
+    assert psnr(seen.rgb[0], truth.picture, seen.mask[0] > 0) > 34
+    everywhere = render(field, turn, NANO.width, NANO.height)
+    assert (everywhere.mask > 0).mean() > 0.97
+
+
+def test_a_surface_is_not_seen_from_behind() -> None:
+    field = fused(path((0, -3, 0)))
+    behind = render(field, path((0, 7.0, 180)), NANO.width, NANO.height)  # beyond the far wall, looking back
+    assert (behind.mask[0, NANO.height // 2 - 4 : NANO.height // 2 + 4, 40:120] == 0).all()
+
+
+def test_near_surfaces_hide_far_ones(two_views: Field) -> None:
+    camera = path((0.6, -1.0, 10))
+    truth = shoot(camera)[0]
+    seen = render(two_views, camera, NANO.width, NANO.height)
+    covered = seen.mask[0] > 0
+    wrong = np.abs(seen.depth[0] - truth.depth) > 0.1 * truth.depth
+    assert (wrong & covered).mean() < 0.02
+
+
+def test_the_same_input_gives_the_same_bits(two_views: Field) -> None:
+    camera = path((0.2, -2.6, 4), (0.3, -2.5, 9))
+    one, two = (render(two_views, camera, NANO.width, NANO.height) for _ in range(2))
+    for name in ("rgb", "depth", "mask", "index", "seen", "dynamic"):
+        assert np.array_equal(getattr(one, name), getattr(two, name))
+    again = fused(path((0, -3, 0), (0.4, -2.2, 8)))
+    assert again.same_as(two_views)
+
+
+def test_index_and_age_name_the_point_that_is_seen() -> None:
+    camera = path((0, -3, 0))
+    _, field = fuse(Field(), observe(camera, frames=(7,), moving=True))
+    seen = render(field, camera, NANO.width, NANO.height)
+    assert (seen.seen[seen.mask > 0] == 7).all() and (seen.seen[seen.mask == 0] == -1).all()
+    assert np.array_equal(seen.dynamic, seen.index >= len(field.static))
+    block = seen.dynamic[0, 60:68, 84:92]
+    assert block.all() and (seen.rgb[0, 60:68, 84:92] == (255, 0, 255)).all()
+
+
+def test_an_empty_field_is_all_hole() -> None:
+    seen = render(Field(), path((0, 0, 0)), NANO.width, NANO.height)
+    assert not seen.mask.any() and (seen.index == -1).all()
+    assert (fill(seen.rgb, seen.mask) == 128).all()
+
+
+def test_filling_keeps_what_is_known_and_is_smooth_elsewhere() -> None:
+    ramp = np.broadcast_to(np.arange(0, 160, dtype=np.uint8)[None, None, :, None], (1, 96, 160, 3)).copy()
+    mask = np.full((1, 96, 160), 255, np.uint8)
+    mask[:, 30:60, 60:100] = 0
+    filled = fill(np.where(mask[..., None] > 0, ramp, 0).astype(np.uint8), mask)
+    assert (filled[mask > 0] == ramp[mask > 0]).all()
+    assert np.abs(filled.astype(int) - ramp).max() < 25
+    assert np.abs(np.diff(filled[0].astype(int), axis=1)).max() <= 12
+
+
+def test_speed_is_reported(two_views: Field, capsys: pytest.CaptureFixture[str]) -> None:
+    camera = path(*((0.1, -3 + 0.1 * i, 2 * i) for i in range(20)))
+    render(two_views, camera, NANO.width, NANO.height)
+    start = time.perf_counter()
+    render(two_views, camera, NANO.width, NANO.height)
+    each = (time.perf_counter() - start) / len(camera)
+    with capsys.disabled():
+        print(f"\n{len(two_views.static)} points: {each * 1e3:.2f} ms a frame of 96x160")
+    assert each < 0.2
