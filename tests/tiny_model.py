@@ -28,11 +28,17 @@ def write_tiny_model(root: Path, seed: int = 0) -> Path:
         torch.nn.init.normal_(dit.head.head.weight, std=0.1)
         save_network(folder, "vae", vae)
         save_network(folder, "dit", dit, sampling=Sampling(steps=2))
-        geometry = GeometryConfig(stem_channels=(4, 4, 8), width=16, heads=1, head_channels=(8, 8, 8, 8), saliency_width=4)
-        save_network(folder, "geometry", GeometryNetwork(geometry))
+        geometry = GeometryConfig(
+            stem_channels=(4, 4, 8), width=16, heads=1, head_channels=(8, 8, 8, 8), saliency_width=4
+        )
+        measure = GeometryNetwork(geometry)
+        measure.depth_head.answer.bias.data[2] = 3.0  # sure of itself, so that the memory fills
+        save_network(folder, "geometry", measure)
         save_network(
             folder,
             "super_resolution",
-            SuperResolution(SuperResolutionConfig(channels=8, blocks=(1, 1), head_channels=4, token_channels=8, heads=1)),
+            SuperResolution(
+                SuperResolutionConfig(channels=8, blocks=(1, 1), head_channels=4, token_channels=8, heads=1)
+            ),
         )
     return root

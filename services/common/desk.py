@@ -6,13 +6,14 @@ loaded by `open` while the server already listens; until then, and from `close` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 from opentelemetry import trace
 
-from teleworld.rpc.admission import Admission
+from teleworld.rpc.admission import Admission, Slot
 from teleworld.rpc.compute import Compute
 from teleworld.rpc.convert.common import ModelDescription
 from teleworld.rpc.fencing import EpochGuard
@@ -99,12 +100,7 @@ class Desk(Generic[Core]):
         write: Callable[[Result], Response],
     ) -> Response:
         """Compute an answer that belongs to no segment."""
-        slot = self._admission.reserve()
-        try:
-            question, (_, core) = read(message), self._require()
-        except BaseException:
-            slot.release()
-            raise
+        slot, question, core = self._admit(message, read)
         return write(await self._compute.run(slot, lambda: compute(core, question)))
 
     async def stream(
@@ -112,22 +108,27 @@ class Desk(Generic[Core]):
         message: Request,
         read: Callable[[Request], Question],
         compute: Callable[[Core, Question], Iterable[Item]],
-    ) -> AsyncIterator[Item]:
+    ) -> AsyncGenerator[Item, None]:
         """The items of an answer, each made on the computing thread, so that tasks may come in between."""
-        slot = self._admission.reserve()
-        try:
-            question, (_, core) = read(message), self._require()
-        except BaseException:
-            slot.release()
-            raise
-        async for item in self._compute.iterate(slot, lambda: compute(core, question)):
-            yield item
+        slot, question, core = self._admit(message, read)
+        async with aclosing(self._compute.iterate(slot, lambda: compute(core, question))) as items:
+            async for item in items:
+                yield item
 
     def check_weights(self, pinned: str) -> None:
         """Raise PreconditionFailed unless `pinned` is the digest of the weights that are loaded."""
         digest = self.model.weights_digest
         if pinned != digest:
             raise PreconditionFailed(f"the task is pinned to weights {pinned}; this worker has {digest}")
+
+    def _admit(self, message: Request, read: Callable[[Request], Question]) -> tuple[Slot, Question, Core]:
+        """Reserve a place before anything is converted: a full worker refuses cheaply."""
+        slot = self._admission.reserve()
+        try:
+            return slot, read(message), self._require()[1]
+        except BaseException:
+            slot.release()
+            raise
 
     def _require(self) -> tuple[ModelDescription, Core]:
         if self._loaded is None:

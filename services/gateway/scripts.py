@@ -48,25 +48,25 @@ return {0, current}
 """
 )
 
-# epoch
+# epoch, milliseconds until the world expires
 RELEASE = (
     _FENCE
     + """
 redis.call('HSET', lease, 'until', 0)
+for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[2]) end
 return {0, current}
 """
 )
 
-# epoch, segment, binding, revision, prompt digest, prompt, first open chunk, waiting controls, retention
+# epoch, segment, binding, revision, prompt digest, prompt, waiting controls, retention
 BIND = (
     _FENCE
     + """
-local segment, revision, keep = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[9])
+local segment, revision, keep = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[8])
 redis.call('HSET', bindings, segment, ARGV[3])
 redis.call('HSETNX', prompts, ARGV[5], ARGV[6])
 redis.call('ZADD', uses, 'GT', segment, ARGV[5])
-redis.call('SET', controls, ARGV[8], 'KEEPTTL')
-redis.call('HSET', state, 'bound', ARGV[7])
+redis.call('SET', controls, ARGV[7], 'KEEPTTL')
 local last = tonumber(redis.call('HGET', state, 'segment') or '-1')
 if segment > last then redis.call('HSET', state, 'segment', segment) end
 redis.call('HDEL', bindings, segment - keep)

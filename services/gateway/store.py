@@ -29,7 +29,6 @@ from teleworld.world.identifiers import world_name
 from teleworld.world.work import Prompt
 
 PREFIX = "teleworld:gateway"
-_PAGE = 256
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
 
 
@@ -47,7 +46,7 @@ class Retention:
 @dataclass(frozen=True)
 class State:
     """Where a world is. head: the number of the first chunk that is not made. oldest: of the first that is kept. acked:
-    of the first never acknowledged. segment: the last one bound, or -1. bound: the first chunk whose keys are open.
+    of the first never acknowledged. segment: the last one bound on the world's own timeline, or -1.
     """
 
     epoch: int = 0
@@ -56,7 +55,6 @@ class State:
     oldest: int = 0
     acked: int = 0
     segment: int = -1
-    bound: int = 1
     revision: int | None = None
     static_points: int = 0
     prompt: str = ""
@@ -91,6 +89,7 @@ class Store:
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 8),
             retry_on_error=list(_AWAY),
         )
+        self.url = url
         self._scripts = {
             name: self.redis.register_script(getattr(scripts, name))
             for name in (
@@ -136,12 +135,17 @@ class Store:
         status, _ = await self._run("CREATE", record.world, codec.write_record(record), milliseconds, head, *extra)
         return status == scripts.DONE
 
+    async def find(self, world: str) -> WorldRecord | None:
+        """The record, if there is one."""
+        data = await self.ask(self.redis.get(self._key(world, "record")))
+        return None if data is None else codec.read_record(data)
+
     async def record(self, world: str) -> WorldRecord:
         """The record. Raises NotFound."""
-        data = await self.ask(self.redis.get(self._key(world, "record")))
-        if data is None:
+        record = await self.find(world)
+        if record is None:
             raise NotFound(world_name(world))
-        return codec.read_record(data)
+        return record
 
     async def state(self, world: str) -> State:
         """Where the world is; the initial state if nothing was written."""
@@ -166,22 +170,20 @@ class Store:
 
     async def page(self, after: str, size: int) -> tuple[list[WorldRecord], str]:
         """Up to `size` records in the order of birth, after the id `after`, and the id to go on from, or none at the end."""
-        found: list[WorldRecord] = []
+        index, found = f"{PREFIX}:worlds", list[WorldRecord]()
         while True:
             low = f"({after}" if after else "-"
-            index = f"{PREFIX}:worlds"
-            names = await self.ask(self.redis.zrangebylex(index, low, "+", start=0, num=max(size - len(found), 1) + 1))
-            ids = [name.decode() for name in names]
-            for number, world in enumerate(ids):
+            names = await self.ask(self.redis.zrangebylex(index, low, "+", start=0, num=size + 1))
+            for world in (name.decode() for name in names):
                 if len(found) == size:
-                    return found, ids[number - 1] if number else after
+                    return found, after
                 data = await self.ask(self.redis.get(self._key(world, "record")))
                 if data is None:
                     await self.ask(self.redis.zrem(index, world))
                 else:
                     found.append(codec.read_record(data))
                 after = world
-            if not ids:
+            if len(names) <= size:
                 return found, ""
 
     async def delete(self, record: WorldRecord) -> None:
@@ -206,19 +208,19 @@ class Store:
 
     async def release(self, world: str, epoch: int) -> None:
         """Give the lease back."""
-        await self._fenced("RELEASE", world, epoch)
+        await self._fenced("RELEASE", world, epoch, int(self.retention.world_seconds * 1000))
 
     # -- log ----------------------------------------------------------------------------------------------------------
 
     async def bind(
-        self, world: str, epoch: int, binding: Binding, first_open: int, waiting: tuple[Control, ...]
+        self, world: str, epoch: int, binding: Binding, waiting: tuple[Control, ...]
     ) -> None:
         """Write a binding and the controls that wait behind it; what is beyond the retention is dropped."""
         prompt = codec.write_prompt(binding.prompt)
         digest = hashlib.sha256(prompt).hexdigest()
         data, kept = codec.write_binding(binding, digest), codec.write_controls(waiting)
         segment, revision, horizon = binding.segment, binding.revision, self.retention.segments
-        await self._fenced("BIND", world, epoch, segment, data, revision, digest, prompt, first_open, kept, horizon)
+        await self._fenced("BIND", world, epoch, segment, data, revision, digest, prompt, kept, horizon)
 
     async def plan(self, world: str, epoch: int, plan: Plan) -> None:
         """Write a plan."""
@@ -238,6 +240,11 @@ class Store:
         """Write the prompt for the segments that are not bound yet."""
         await self._fenced("PROMPT", world, epoch, prompt_digest(prompt), codec.write_prompt(prompt), prompt.text)
 
+    async def send_controls(self, world: str, controls: tuple[Control, ...]) -> bool:
+        """Pass controls to whoever drives the world. False if nobody heard them."""
+        message = b"control:" + codec.write_controls(controls)
+        return bool(await self.ask(self.redis.publish(self.channel(world), message)))
+
     async def log(self, world: str, state: State, first_segment: int) -> Log:
         """The log from `first_segment` to the last bound one. For the holder of the lease: nobody else writes meanwhile."""
         segments = [str(segment) for segment in range(max(first_segment, 0), state.segment + 1)]
@@ -249,7 +256,7 @@ class Store:
         pipe.get(self._key(world, "controls"))
         *stored, prompts, controls = await self.ask(pipe.execute())
         bindings, plans = stored or ([], [])
-        known = {digest.decode(): codec.read_prompt(data) for digest, data in prompts.items()}
+        known = _prompts(prompts)
         read = [codec.read_binding(data, known) for data in bindings if data is not None]
         revisions = [str(revision) for binding in read for revision in (binding.revision, binding.revision + 1)]
         memory = await self.memories(world, sorted({*revisions, str(state.revision or 0)}))
@@ -260,6 +267,14 @@ class Store:
             controls=codec.read_controls(controls or b""),
             prompt=known.get(state.prompt),
         )
+
+    async def binding(self, world: str, segment: int) -> Binding | None:
+        """One logged binding."""
+        pipe = self.redis.pipeline(transaction=True)
+        pipe.hget(self._key(world, "bindings"), str(segment))
+        pipe.hgetall(self._key(world, "prompts"))
+        data, prompts = await self.ask(pipe.execute())
+        return None if data is None else codec.read_binding(data, _prompts(prompts))
 
     async def memories(self, world: str, revisions: Sequence[str]) -> dict[int, Memory]:
         """What is known of those revisions that are kept."""
@@ -322,4 +337,8 @@ class Store:
             raise Unavailable(f"the store refuses: {type(error).__name__}") from error
 
 
-_NUMBERS = ("head", "oldest", "acked", "segment", "bound", "revision", "static_points")
+def _prompts(stored: dict[bytes, bytes]) -> dict[str, Prompt]:
+    return {digest.decode(): codec.read_prompt(data) for digest, data in stored.items()}
+
+
+_NUMBERS = ("head", "oldest", "acked", "segment", "revision", "static_points")

@@ -11,11 +11,13 @@ from teleworld.rpc.convert.common import ModelDescription
 
 def load(settings: ReconstructorSettings) -> tuple[ModelDescription, ReconstructorCore]:
     """The core with its weights and its store. Imported here, so that the process listens before torch is loaded."""
+    from services.reconstructor.warmup import rehearse
     from teleworld.generation.reconstructor import Reconstructor
     from teleworld.memory.memory import Memory
     from teleworld.memory.redis_store import RedisMemoryStore
 
     description, model = open_model(settings, "geometry", "vae")
+    rehearse(model)
     return description, Reconstructor(model, Memory(RedisMemoryStore.from_url(settings.redis_url)))
 
 

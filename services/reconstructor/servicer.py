@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
 from typing import Protocol
 
 import grpc
@@ -70,10 +71,11 @@ class ReconstructorServicer(reconstructor_pb2_grpc.ReconstructorServiceServicer)
     async def ExportMemory(
         self, request: pb.ExportMemoryRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.ExportMemoryResponse]:
-        blocks = self._desk.stream(request, convert.read_export_request, lambda core, ask: core.export(*ask))
-        async for block in blocks:
-            for start in range(0, len(block), PIECE_BYTES):
-                yield pb.ExportMemoryResponse(ply=block[start : start + PIECE_BYTES])
+        export = self._desk.stream(request, convert.read_export_request, lambda core, ask: core.export(*ask))
+        async with aclosing(export) as blocks:
+            async for block in blocks:
+                for start in range(0, len(block), PIECE_BYTES):
+                    yield pb.ExportMemoryResponse(ply=block[start : start + PIECE_BYTES])
 
     async def DescribeModel(
         self, request: pb.DescribeModelRequest, context: grpc.aio.ServicerContext

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from teleworld.cli.process import ServiceProcess
 from teleworld.world.errors import DeadlineExceeded, InvalidInput, PreconditionFailed, Unavailable
@@ -20,6 +21,7 @@ from teleworld.world.errors import DeadlineExceeded, InvalidInput, PreconditionF
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_S = 180.0
 DRAIN_S = 15.0
+Result = TypeVar("Result")
 WORKERS = ("planner", "populator", "reconstructor", "decoder")
 
 
@@ -78,10 +80,18 @@ class LocalMesh:
     async def __aexit__(self, *error: object) -> None:
         await self._stop()
 
-    async def failed(self) -> None:
-        """Never returns; raises Unavailable when a process died too often to be started again."""
+    async def during(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do `work`, unless a process of the mesh dies too often to be started again: that raises Unavailable."""
         assert self._failed is not None
-        await asyncio.shield(self._failed)
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait((task, self._failed), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._failed.result()
+            return await task
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
 
     async def _start(self) -> None:
         redis = self.config.redis_url or await self._start_redis()

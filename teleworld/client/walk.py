@@ -1,9 +1,9 @@
 """`Walk`: controls go up, video comes down, and a lost gateway is replaced without losing or repeating a frame.
 
 A background task reads the stream into a queue; the server's credit bounds that queue. When the gateway goes away
-(Unavailable) or drains, the walk attaches again after the last chunk that it received, says again which controls no chunk
-has reflected yet, and goes on; the consumer sees another `Attached` and nothing else. A chunk that comes twice is dropped;
-one that is missing is an Internal error, because it can not be had any more.
+(Unavailable) or drains, the walk attaches again after the last chunk that it received, says again what no gateway has
+confirmed yet, and goes on; the consumer sees another `Attached` and nothing else. A chunk that comes twice is dropped; one
+that is missing is an Internal error, because it can not be had any more.
 
 Not to be trusted with: several event loops, or several consumers of one walk.
 """
@@ -88,7 +88,7 @@ class Walk:
         self._received = attachment.resume_after
         self._untold: int | None = None
         self._paused = False
-        self._unreflected: dict[int, StreamWorldRequest] = {}
+        self._unconfirmed: dict[int, StreamWorldRequest] = {}
         self._up: asyncio.Queue[StreamWorldRequest | None] | None = None
         self._down: asyncio.Queue[Event | End | TeleWorldError] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
@@ -146,8 +146,12 @@ class Walk:
         self._send(StreamWorldRequest(resume=stream_pb2.Resume()))
 
     def ack(self, chunk: int) -> None:
-        """Everything up to and including `chunk` was consumed; lets the gateway send as many more."""
-        self._send(StreamWorldRequest(ack=stream_pb2.Ack(chunk=chunk)))
+        """Everything up to and including `chunk` was consumed; lets the gateway send as many more.
+
+        A chunk that a rewind made void needs none, and is passed over.
+        """
+        if self._received is not None and chunk <= self._received:
+            self._send(StreamWorldRequest(ack=stream_pb2.Ack(chunk=chunk)))
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class Walk:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _say(self, message: StreamWorldRequest) -> int:
-        self._unreflected[self._sequence] = message
+        self._unconfirmed[self._sequence] = message
         self._send(message)
         return self._sequence
 
@@ -232,8 +236,8 @@ class Walk:
                             continue
                     case Rewound():
                         self._received = event.to_chunk
-                    case Receipt():
-                        pass
+                    case Receipt(sequence=sequence):
+                        self._unconfirmed.pop(sequence, None)
                 retries.succeeded()
                 self._down.put_nowait(event)
         if self._reader is None:
@@ -247,15 +251,13 @@ class Walk:
         if self._received is not None and chunk.index != self._received + 1:
             raise Internal(f"the gateway sent chunk {chunk.index} after {self._received}")
         self._received = chunk.index
-        for sequence in [known for known in self._unreflected if known <= chunk.control_sequence]:
-            del self._unreflected[sequence]
         return True
 
     def _opening(self) -> asyncio.Queue[StreamWorldRequest | None]:
-        """What a new stream begins with: the Attach, what no chunk has reflected yet, and whether the walk is paused."""
+        """What a new stream begins with: the Attach, what is not confirmed, and whether the walk is paused."""
         up: asyncio.Queue[StreamWorldRequest | None] = asyncio.Queue()
         up.put_nowait(replace(self._attachment, resume_after=self._received).message())
-        for message in self._unreflected.values():
+        for message in self._unconfirmed.values():
             if not self._is_past(message):
                 up.put_nowait(message)
         if self._paused:

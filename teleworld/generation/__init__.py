@@ -1,1 +1,1 @@
-"""What the worker services compute, free of transport: planning, populating, reconstruction, decoding; and all of it in one process."""
+"""What the worker services compute, free of transport, and all of it in one process."""

@@ -70,15 +70,21 @@ class Decoder:
         self._keep(
             request,
             _Stream(
-                context.epoch, context.segment, request.index, latent_digest(request.latents[-1]), vae_state, upscaler_state
+                context.epoch,
+                context.segment,
+                request.index,
+                latent_digest(request.latents[-1]),
+                vae_state,
+                upscaler_state,
             ),
         )
         return DecodeResult(video, len(frames), frames.shape[2], frames.shape[1], clock.milliseconds)
 
     def _decode(self, request: DecodeRequest, row: int, index: int, state: StreamState) -> Tensor:
         latent = latents_to_tensor(np.ascontiguousarray(request.latents[row : row + 1]))
-        guided = request.guidance is not None and index in request.guidance.indices
-        hint = decoder_guidance(request.guidance, request.guidance.indices.index(index)) if guided else None
+        hint = None
+        if (guidance := request.guidance) is not None and index in guidance.indices:
+            hint = decoder_guidance(guidance, guidance.indices.index(index))
         return self.model.vae.decode_chunk(latent, state, hint)
 
     def _stream(self, request: DecodeRequest) -> _Stream:
@@ -86,7 +92,8 @@ class Decoder:
             stream = self._streams.get(request.context.world)
         if (
             stream is None
-            or (stream.epoch, stream.segment, stream.index) != (request.context.epoch, request.context.segment, request.index - 1)
+            or (stream.epoch, stream.segment, stream.index)
+            != (request.context.epoch, request.context.segment, request.index - 1)
             or stream.digest != request.previous
         ):
             raise StateLost(f"no state after latent {request.index - 1} of segment {request.context.segment}")

@@ -76,7 +76,7 @@ class Model:
     @cached_property
     def vae(self) -> StreamVAE:
         """The Stream-VAE."""
-        return self._load("vae", PatchVAE, PatchVAEConfig).to(memory_format=torch.channels_last)
+        return self._load("vae", PatchVAE, PatchVAEConfig).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @cached_property
     def geometry(self) -> GeometryNetwork:

@@ -34,7 +34,13 @@ from teleworld.world.work import (
 
 
 def generate_group(
-    model: Model, context: TaskContext, timeline: Timeline, group: Group, clean: Float, guidance: Guidance, prompt: Prompt
+    model: Model,
+    context: TaskContext,
+    timeline: Timeline,
+    group: Group,
+    clean: Float,
+    guidance: Guidance,
+    prompt: Prompt,
 ) -> Float:
     """Denoise one group: float32 [n, C, h, w] for `timeline.members(group)`. The core of planner and populator."""
     dit, indices = model.dit, timeline.members(group)
@@ -82,7 +88,13 @@ class Planner:
         clock, group = StageClock(), Group.PLAN
         with clock.stage("plan"):
             latents = generate_group(
-                self.model, request.context, request.timeline, group, request.prefix[None], request.guidance, request.prompt
+                self.model,
+                request.context,
+                request.timeline,
+                group,
+                request.prefix[None],
+                request.guidance,
+                request.prompt,
             )
         return LatentsResult(request.timeline.members(group), latents, clock.milliseconds)
 

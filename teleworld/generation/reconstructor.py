@@ -94,7 +94,9 @@ class Reconstructor:
         pictures, path = request.pictures, request.path
         height, width = pictures.shape[1:3]
         if (height, width) != (self.model.spec.lens.height, self.model.spec.lens.width):
-            raise InvalidInput("pictures", f"expected {self.model.spec.lens.width} x {self.model.spec.lens.height} pixels")
+            raise InvalidInput(
+                "pictures", f"expected {self.model.spec.lens.width} x {self.model.spec.lens.height} pixels"
+            )
         if field.view is not None:
             pictures = np.concatenate([field.view.picture[None], pictures])
             path = CameraPath(
@@ -103,7 +105,10 @@ class Reconstructor:
             )
         known = render(field, path, width, height).depth
         estimate = self.model.geometry.infer(
-            to_pixels(pictures)[0].transpose(0, 1), path.intrinsics, path.camera_to_world, known
+            to_pixels(pictures)[0].transpose(0, 1),
+            torch.from_numpy(path.intrinsics),
+            torch.from_numpy(path.camera_to_world),
+            torch.from_numpy(known),
         )
         new = slice(len(pictures) - len(request.pictures), None)
         return Observation(

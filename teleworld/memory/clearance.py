@@ -15,14 +15,15 @@ from teleworld.world.collision import Clearance
 class Body:
     """Who walks, in metres.
 
-    eye: height of the camera over the floor. above: how far over the eye something may hang. step: what one steps over.
-    reach: distance around the camera that is mapped. cell: edge of a cell. points: how many points block a cell.
-    coarsest: points with a larger footprint say too little about where the wall is, and block nothing.
+    eye: height of the camera over the floor. above: how far over the eye something may hang. step: height of what one
+    steps over (a little more than the 24 map units of the game, so that its stairs are no walls). reach: distance around
+    the camera that is mapped. cell: edge of a cell. points: how many points block a cell. coarsest: points with a larger
+    footprint say too little about where the wall is, and block nothing.
     """
 
     eye: float = 1.28
     above: float = 0.1
-    step: float = 0.45
+    step: float = 0.76
     reach: float = 8.0
     cell: float = 0.2
     points: int = 3

@@ -15,6 +15,6 @@ import numba
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a loop; the machine code is kept on disk where there is a place to write to, else made anew each start."""
     try:
-        return numba.njit(function, nogil=True, cache=True)
+        return numba.njit(function, nogil=True, error_model="numpy", cache=True)
     except RuntimeError:  # numba finds no writable cache folder, as in a container with a read-only root
-        return numba.njit(function, nogil=True)
+        return numba.njit(function, nogil=True, error_model="numpy")

@@ -19,7 +19,6 @@ from teleworld.memory.quantise import TANGENT_STEPS
 from teleworld.world.camera import CameraPath
 
 FIELDS = 11
-SOLID = np.float32(0.55)  # squared radius, in ellipses, over which a surfel is opaque: a little past its corners
 
 
 @dataclass(frozen=True)
@@ -148,15 +147,3 @@ def _project(positions, tangents, radius, rotation, centre, lens, width, height,
         row[end] = base + i
         end += 1
     return end
-
-
-@compiled
-def box(centre_u, centre_v, half_u, half_v, width, height):  # type: ignore[no-untyped-def]
-    """(u0, u1, v0, v1), ends excluded: pixels whose centres lie within the half-widths, the central pixel always."""
-    half = np.float32(0.5)
-    iu, iv = int(np.floor(centre_u)), int(np.floor(centre_v))
-    u0 = min(iu, int(np.floor(centre_u - half_u + half)))
-    u1 = max(iu, int(np.floor(centre_u + half_u - half)))
-    v0 = min(iv, int(np.floor(centre_v - half_v + half)))
-    v1 = max(iv, int(np.floor(centre_v + half_v - half)))
-    return max(u0, 0), min(u1 + 1, width), max(v0, 0), min(v1 + 1, height)

@@ -20,15 +20,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from teleworld.memory.compiled import compiled
-from teleworld.memory.footprint import SOLID, FootprintStyle, Projector, box
+from teleworld.memory.footprint import FootprintStyle, Projector
+from teleworld.memory.forgetting import forget
 from teleworld.memory.observe import depth_edges, surfels
 from teleworld.memory.points import DynamicPoints, Field, FieldDelta, KeyView, PointCloud
+from teleworld.memory.raster import REPLACED, SEEN, STRUCK, judge
 from teleworld.world.camera import CameraPath
 from teleworld.world.errors import InvalidInput
 
 DOUBTFUL = 128
-_SEEN, _STRUCK, _REPLACED = 1, 2, 3  # verdicts on a point; 0 is none
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class FusionPolicy:
     confident: least confidence (0..1) of a depth that is fused. near, far: metres; depth outside is not fused.
     edge: largest change of the relative inverse-depth slope across a pixel. agree: relative depth difference up to which a
     surfel is the same surface; contradict: from which on it is another one. coarser: linear size, in pixels of the new
-    frame, from which on an agreeing surfel is replaced. budget: static points of a world; evict_to: the share that
-    remains after an eviction, so that one does not follow at each key frame.
+    frame, from which on an agreeing surfel is replaced. budget: static points of a world; keep: about the share
+    that remains after forgetting, so that it is not due again at each key frame.
     """
 
     confident: float = 0.5
@@ -49,8 +49,8 @@ class FusionPolicy:
     agree: float = 0.08
     contradict: float = 0.12
     coarser: float = 1.25
-    budget: int = 300_000
-    evict_to: float = 0.95
+    budget: int = 200_000
+    keep: float = 0.9
 
 
 DEFAULT_POLICY = FusionPolicy()
@@ -99,7 +99,9 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
         trusted = (
             (seen.confidence[i] >= policy.confident) & (seen.depth[i] >= policy.near) & (seen.depth[i] <= policy.far)
         )
-        view = KeyView(frame, seen.pictures[i], np.where(trusted, seen.depth[i], 0).astype(np.float16), seen.path[[i]])
+        view = KeyView(
+            frame, seen.pictures[i].copy(), np.where(trusted, seen.depth[i], 0).astype(np.float16), seen.path[[i]]
+        )
         depth = view.depth.astype(np.float32)
         sound, slope = depth_edges(depth, policy.edge)
         confidence = np.rint(np.clip(seen.confidence[i], 0, 1) * 255).astype(np.uint8)
@@ -113,7 +115,8 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
         moving.append(
             DynamicPoints(frame, surfels(view.picture, depth, slope, moves, confidence, camera, lens, frame, 0))
         )
-    static = _evict(static, seen.path.camera_to_world[-1, :3, 3], policy)
+    eye = seen.path.camera_to_world[-1, :3, 3]
+    static, next_id = forget(static, eye, policy.budget, int(policy.budget * policy.keep), next_id)
     after = Field(field.revision + 1, next_id, static, moving[-1].points, view)
     return FieldDelta.between(field, after, tuple(moving)), after
 
@@ -144,72 +147,23 @@ def _confront(
     """(pixels bool [H, W] that become new points, points bool [P] that stay, the confidence uint8 [P] they have now)."""
     height, width = depth.shape
     seen = Projector([static], width, height, FootprintStyle(near=policy.near / 2)).see(camera, 0)
-    known, verdict = _verdicts(
+    known, verdict = judge(
         seen.record,
         seen.row,
         depth,
         still,
         len(static),
-        SOLID,
         np.float32(policy.agree),
         np.float32(policy.contradict),
         np.float32(policy.coarser**4),
     )
-    struck = verdict == _STRUCK
+    struck = verdict == STRUCK
     doubtful = static.confidence < DOUBTFUL
-    gone = (struck & doubtful) | (verdict == _REPLACED)
-    confirmed = (verdict == _SEEN) & doubtful
+    gone = (struck & doubtful) | (verdict == REPLACED)
+    confirmed = (verdict == SEEN) & doubtful
     confidence = static.confidence
     if struck.any() or confirmed.any():
         confidence = confidence.copy()
         confidence[struck] //= 2
         confidence[confirmed] *= 2
     return still & ~known, ~gone, confidence
-
-
-@compiled
-def _verdicts(record, row, depth, still, points, solid, agree, contradict, coarse):  # type: ignore[no-untyped-def]
-    """(known bool [H, W]: pixels whose surface the memory has; verdict uint8 [P] on each point)."""
-    height, width = depth.shape
-    known = np.zeros((height, width), np.bool_)
-    verdict = np.zeros(points, np.uint8)
-    half, one, two = np.float32(0.5), np.float32(1), np.float32(2)
-    root = np.sqrt(solid)
-    for i in range(len(row)):
-        u, v, w, gu, gv = record[i, 0], record[i, 1], record[i, 2], record[i, 3], record[i, 4]
-        a, b, c, fine, hu, hv = record[i, 5], record[i, 6], record[i, 7], record[i, 8], record[i, 9], record[i, 10]
-        iu, iv = int(np.floor(u)), int(np.floor(v))
-        large = fine * coarse < one
-        if 0 <= iu < width and 0 <= iv < height and depth[iv, iu] > 0:
-            # The nearest of the neighbourhood, so that a point on an outline is not struck by the background beside it.
-            nearest = depth[iv, iu]
-            for py in range(max(iv - 1, 0), min(iv + 2, height)):
-                for px in range(max(iu - 1, 0), min(iu + 2, width)):
-                    if depth[py, px] > 0:
-                        nearest = min(nearest, depth[py, px])
-            if w * nearest > one + contradict:
-                verdict[row[i]] = _STRUCK
-                continue
-            if abs(w * depth[iv, iu] - one) < agree:
-                verdict[row[i]] = _REPLACED if large and still[iv, iu] else _SEEN
-        if large:
-            continue
-        u0, u1, v0, v1 = box(u, v, root * hu, root * hv, width, height)
-        for py in range(v0, v1):
-            dv = np.float32(py) + half - v
-            for px in range(u0, u1):
-                du = np.float32(px) + half - u
-                if a * du * du + two * b * du * dv + c * dv * dv > solid and (px != iu or py != iv):
-                    continue
-                if abs((w + gu * du + gv * dv) * depth[py, px] - one) < agree:
-                    known[py, px] = True
-    return known, verdict
-
-
-def _evict(static: PointCloud, camera: NDArray[np.float64], policy: FusionPolicy) -> PointCloud:
-    """At most `budget` points: the far and coarse ones go first, seen from the newest camera; equals go by age."""
-    if len(static) <= policy.budget:
-        return static
-    distance = np.linalg.norm(static.positions - camera, axis=1)
-    order = np.argsort(distance * np.sqrt(static.radius.astype(np.float64)), kind="stable")
-    return static.select(np.sort(order[: int(policy.budget * policy.evict_to)]))

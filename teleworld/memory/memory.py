@@ -22,7 +22,7 @@ from teleworld.memory.fusion import DEFAULT_POLICY, FusionPolicy, Observation, f
 from teleworld.memory.points import EMPTY_REVISION, Field
 from teleworld.memory.splat import DEFAULT_STYLE, Rendering, SplatStyle, render, splat
 from teleworld.memory.store import MemoryStore
-from teleworld.world.camera import CameraPath, Lens
+from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance
 from teleworld.world.errors import InvalidInput
 
@@ -140,25 +140,6 @@ class Memory:
         with self._lock:
             for key in [key for key in self._fields if key[0] == world]:
                 del self._fields[key]
-
-    def warm_up(self, lens: Lens) -> None:
-        """Compile every loop on a small wall of points, so that the first task is as fast as the others."""
-        height, width = lens.height, lens.width
-        path = CameraPath(np.eye(4)[None], lens.at_pitch(0.0)[None])
-        wall = Observation(
-            np.zeros((2, height, width, 3), np.uint8),
-            np.full((2, height, width), 3.0, np.float32),
-            np.ones((2, height, width), np.float32),
-            np.zeros((2, height, width), np.bool_),
-            path[[0, 0]],
-            (0, 1),
-        )
-        delta, field = fuse(Field(), wall, self._policy)
-        delta.apply(Field())
-        seen = render(field, path, width, height, self._style)
-        seen.mask[:, ::2] = 0
-        fill(seen.rgb, seen.mask)
-        clearance(field, 0.0, 0.0, 0.0, self._body)
 
     def _keep(self, key: tuple[str, int, int], field: Field) -> None:
         with self._lock:

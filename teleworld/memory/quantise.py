@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 GRID_PER_METRE = 1024
 MAX_EXTENT_M = 8192.0
 TANGENT_STEPS = 16
+_CODE_OF_METRE = 199  # the code of a radius of 1 m
 RADIUS_CODES: NDArray[np.float32] = np.array([1e-4 * 2.0 ** (code / 15) for code in range(256)], dtype=np.float32)
 
 
@@ -47,3 +48,8 @@ def radius_codes(radius: NDArray[np.floating]) -> NDArray[np.uint8]:
 def snap_radius(radius: NDArray[np.floating]) -> NDArray[np.float32]:
     """The nearest radii [P] float32 on the logarithmic scale, in metres."""
     return RADIUS_CODES[radius_codes(radius)]
+
+
+def octaves(radius: NDArray[np.floating]) -> NDArray[np.int32]:
+    """The nearest power of two [P] of radii in metres, in whole numbers, so that it is the same on every machine."""
+    return (radius_codes(radius).astype(np.int32) - _CODE_OF_METRE + 7) // 15

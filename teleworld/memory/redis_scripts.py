@@ -10,7 +10,7 @@ HEAD, DELTAS, SNAPSHOTS, MOMENTS = "head", "deltas", "snapshots", "moments"
 DIGEST_BYTES = 32
 
 # KEYS: head deltas snapshots moments. ARGV: epoch, revision, digest and block of the delta, snapshot or '', horizon,
-# moments kept, floor, time to live in ms or 0, then a frame and a block for each moment.
+# moments kept, floor, time to live in ms or 0, revisions between snapshots, then a frame and a block for each moment.
 APPEND = """
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'newest', 'oldest')
 local epoch, revision = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -25,18 +25,19 @@ if revision <= newest then
 else
   redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'newest', ARGV[2], 'oldest', tostring(oldest))
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-  for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
+  for i = 10, #ARGV, 2 do redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1]) end
   if ARGV[4] ~= '' then
-    local horizon, kept = tonumber(ARGV[5]), tonumber(ARGV[6])
+    local horizon, kept, every = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
     oldest = math.max(oldest, tonumber(ARGV[7]))
     redis.call('HSET', KEYS[1], 'oldest', tostring(oldest))
     redis.call('HSET', KEYS[3], ARGV[2], ARGV[4])
     for _, at in ipairs(redis.call('HKEYS', KEYS[3])) do
       local n = tonumber(at)
-      if n ~= revision and n ~= oldest and (n < oldest or n % horizon ~= 0) then redis.call('HDEL', KEYS[3], at) end
+      local lasting = n == oldest or (n > oldest and n % horizon == 0)
+      if n + every < revision and not lasting then redis.call('HDEL', KEYS[3], at) end
     end
     for _, at in ipairs(redis.call('HKEYS', KEYS[2])) do
-      if tonumber(at) <= oldest then redis.call('HDEL', KEYS[2], at) end
+      if tonumber(at) < oldest then redis.call('HDEL', KEYS[2], at) end
     end
     local frames = redis.call('HKEYS', KEYS[4])
     table.sort(frames, function(a, b) return tonumber(a) < tonumber(b) end)

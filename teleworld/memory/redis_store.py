@@ -24,6 +24,7 @@ from teleworld.memory.store import DEFAULT_RETENTION, Retention, beyond, check_a
 from teleworld.world.errors import Conflict, InvalidInput, NotFound, PreconditionFailed, StaleEpoch, Unavailable
 
 MAX_WORLD_NAME = 128
+SOCKET_SECONDS = 5.0
 
 
 class RedisMemoryStore:
@@ -41,6 +42,15 @@ class RedisMemoryStore:
         self._moment = client.register_script(scripts.MOMENT)
         self._fork = client.register_script(scripts.FORK)
 
+    @classmethod
+    def from_url(cls, url: str, retention: Retention = DEFAULT_RETENTION, ttl_s: float = 0.0) -> RedisMemoryStore:
+        """A store at `url` (redis://, rediss:// or unix://), connected when first used. Raises InvalidInput(`redis_url`)."""
+        try:
+            client = redis.Redis.from_url(url, socket_timeout=SOCKET_SECONDS, socket_connect_timeout=SOCKET_SECONDS)
+        except ValueError as error:
+            raise InvalidInput("redis_url", str(error)) from error
+        return cls(client, retention, ttl_s)
+
     def append(self, world: str, epoch: int, delta: FieldDelta, after: Field) -> int:
         """See `MemoryStore.append`."""
         check_append(delta, after, epoch)
@@ -54,6 +64,7 @@ class RedisMemoryStore:
             keep.moments,
             keep.floor(delta.revision),
             self._ttl_ms,
+            keep.snapshot_every,
         ]
         for moved in delta.dynamic:
             arguments += [moved.frame, encode_cloud(moved.points)]

@@ -57,9 +57,10 @@ class Retention:
         """The oldest revision that must stay loadable, rounded down to a snapshot that lasts; 0 for a young world."""
         return max(0, newest - self.horizon) // self.horizon * self.horizon
 
-    def lasting(self, snapshot: int, oldest: int) -> bool:
-        """Whether a snapshot is needed even when there is a newer one: the oldest, then one a horizon."""
-        return snapshot == oldest or (snapshot > oldest and snapshot % self.horizon == 0)
+    def lasting(self, snapshot: int, newest: int, oldest: int) -> bool:
+        """Whether a snapshot stays: the oldest, one a horizon, and the last two, which a retried task may build on."""
+        recent = snapshot + self.snapshot_every >= newest
+        return recent or snapshot == oldest or (snapshot > oldest and snapshot % self.horizon == 0)
 
 
 DEFAULT_RETENTION = Retention()
@@ -180,10 +181,8 @@ class LocalMemoryStore:
     def _compact(self, log: _World) -> None:
         keep = self._retention
         log.oldest = max(log.oldest, keep.floor(log.newest))
-        log.deltas = {at: block for at, block in log.deltas.items() if at > log.oldest}
-        log.snapshots = {
-            at: block for at, block in log.snapshots.items() if at == log.newest or keep.lasting(at, log.oldest)
-        }
+        log.deltas = {at: block for at, block in log.deltas.items() if at >= log.oldest}
+        log.snapshots = {at: block for at, block in log.snapshots.items() if keep.lasting(at, log.newest, log.oldest)}
 
     def load(self, world: str, revision: int | None = None) -> Field:
         """See `MemoryStore.load`."""

@@ -50,7 +50,7 @@ async def unary(
 
 async def server_stream(
     method: grpc.aio.UnaryStreamMultiCallable[Request, Response], name: str, message: Request, timeout: float | None
-) -> AsyncIterator[Response]:
+) -> AsyncGenerator[Response, None]:
     """The messages of a server stream; None as timeout for one that has no end. Closing the iterator ends the call."""
     # The span is never made current: an abandoned generator is finalised in another context, where detaching fails.
     with _client_span(name, current=False) as span:

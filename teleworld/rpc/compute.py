@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -78,7 +78,7 @@ class Compute:
         self._release_after(job, slot)
         return await self._result(job)
 
-    async def iterate(self, slot: Slot, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:
+    async def iterate(self, slot: Slot, make: Callable[[], Iterable[T]]) -> AsyncGenerator[T, None]:
         """The items of `make()`, each taken on the computing thread, so that other work may come between two items."""
         job = _Job(lambda: iter(make()))
         try:

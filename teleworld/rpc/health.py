@@ -8,7 +8,8 @@ once it is warm and until it drains.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -91,9 +92,10 @@ async def check(channel: grpc.aio.Channel, service: str, timeout: float) -> bool
     return response.status == _SERVING
 
 
-async def watch(channel: grpc.aio.Channel, service: str) -> AsyncIterator[bool]:
+async def watch(channel: grpc.aio.Channel, service: str) -> AsyncGenerator[bool, None]:
     """Whether `service` serves: now, and at every change. Ends when the server drains; raises Unavailable when it is away."""
     stub = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service=service)
-    async for response in calls.server_stream(stub.Watch, f"{SERVICE}/Watch", request, None):
-        yield response.status == _SERVING
+    async with aclosing(calls.server_stream(stub.Watch, f"{SERVICE}/Watch", request, None)) as responses:
+        async for response in responses:
+            yield response.status == _SERVING

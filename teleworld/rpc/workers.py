@@ -5,7 +5,8 @@ A client makes one attempt within its timeout; which errors mean that the task m
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
@@ -138,11 +139,12 @@ class ReconstructorClient(WorkerClient):
 
     async def export(
         self, world: str, revision: int, dynamic_frame: int | None, timeout: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         message = reconstructor_pb2.ExportMemoryRequest(world=world, revision=revision, dynamic_frame=dynamic_frame)
         name = f"{RECONSTRUCTOR}/ExportMemory"
-        async for response in calls.server_stream(self._stub.ExportMemory, name, message, timeout):
-            yield response.ply
+        async with aclosing(calls.server_stream(self._stub.ExportMemory, name, message, timeout)) as responses:
+            async for response in responses:
+                yield response.ply
 
     async def describe(self, timeout: float) -> common.ModelDescription:
         message = reconstructor_pb2.DescribeModelRequest()

@@ -1,4 +1,4 @@
-"""Background tasks that nobody awaits, but that never die unheard."""
+"""Small tools for asyncio: background tasks that never die unheard, and a bell that wakes whoever waits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,23 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+
+class Bell:
+    """Wakes all who wait. Take `next` first, look at the state after, and wait last: so no ring in between is missed."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake everybody who waits now."""
+        rung, self._event = self._event, asyncio.Event()
+        rung.set()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Set by the next ring."""
+        return self._event
 
 
 class TaskGroup:

@@ -28,10 +28,12 @@ class ControlQueue:
             raise InvalidInput("control", f"more than {MAX_PENDING} controls are waiting")
         if control.chunk is None:
             self._live.append(control)
-        elif control.chunk < self.bound and control.chunk != 0:
-            raise InvalidInput("control.chunk", f"chunk {control.chunk} is bound already; the next free one is {self.bound}")
+        elif control.chunk < self.bound:
+            raise InvalidInput(
+                "control.chunk", f"chunk {control.chunk} is bound already; the next free one is {self.bound}"
+            )
         else:
-            insort(self._scheduled, replace(control, chunk=max(control.chunk, self.bound)), key=_chunk)
+            insort(self._scheduled, control, key=_chunk)
 
     def bind(self, chunks: Sequence[int]) -> tuple[tuple[Control, ...], tuple[Control, ...]]:
         """Fix the keys of `chunks` (ascending).

@@ -121,8 +121,14 @@ class Dispatcher:
     # -- worlds -------------------------------------------------------------------------------------------------------
 
     def add(
-        self, session: WorldSession, listener: Listener, limits: Limits, *, first_segment: int = 0,
-        next_chunk: int = 0, done: tuple[Task, ...] = (),
+        self,
+        session: WorldSession,
+        listener: Listener,
+        limits: Limits,
+        *,
+        first_segment: int = 0,
+        next_chunk: int = 0,
+        done: tuple[Task, ...] = (),
     ) -> None:
         """Run a world from `first_segment` on; chunks before `next_chunk` are made again but not delivered."""
         world = session.record.world
@@ -246,9 +252,7 @@ class Dispatcher:
                     session.shown(ready)
                     running.listener.chunk(ready)
 
-    async def _failed(
-        self, running: _Running, flight: _Flight, assignment: Assignment, error: TeleWorldError
-    ) -> None:
+    async def _failed(self, running: _Running, flight: _Flight, assignment: Assignment, error: TeleWorldError) -> None:
         task, worker = assignment.task, assignment.worker
         if not self._current(running, flight, task):
             return

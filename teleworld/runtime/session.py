@@ -71,6 +71,10 @@ class WorldSession:
         self._pictures: dict[int, np.ndarray] = {}
         self._stage_ms: dict[int, dict[str, float]] = {}
 
+    def number(self, segment: int, index: int) -> int:
+        """What a chunk of the own timeline is called outside."""
+        return self.record.first_chunk + self.timeline.chunk(segment, index)
+
     # -- controls -----------------------------------------------------------------------------------------------------
 
     def bind(self, segment: int) -> tuple[Binding, tuple[Control, ...]]:
@@ -80,7 +84,7 @@ class WorldSession:
         """
         if segment in self._bindings:
             return self._bindings[segment], ()
-        shown = [self._number(segment, index) for index in range(2, self.timeline.last_shown + 1)]
+        shown = [self.number(segment, index) for index in range(2, self.timeline.last_shown + 1)]
         controls, taken = self.controls.bind(shown)
         controls += (controls[-1],) * (self.timeline.latents - self.timeline.last_shown)
         frames = [control.keys for control in controls for _ in range(4)]
@@ -101,7 +105,7 @@ class WorldSession:
     def restore(self, binding: Binding) -> None:
         """Take a binding from the journal, so that the segment is replayed as it was."""
         self._bindings[binding.segment] = binding
-        self.controls.bound = self._number(binding.segment + 1, 2)
+        self.controls.bound = self.number(binding.segment + 1, 2)
 
     def restore_plan(self, plan: Plan) -> None:
         """Take a finished plan from the journal: the segment's chain need not run again."""
@@ -144,7 +148,9 @@ class WorldSession:
             case Kind.GUIDE:
                 binding, used = self._bindings[segment], timeline.used
                 frames = [frame for index in used for frame in timeline.frames_of(index)]
-                return GuideRequest(context, binding.revision, used, binding.path(self.spec, frames), not self._remember)
+                return GuideRequest(
+                    context, binding.revision, used, binding.path(self.spec, frames), not self._remember
+                )
             case Kind.PLAN:
                 guidance = self._guidance[segment].of(timeline.members(Group.PLAN))
                 return PlanRequest(context, timeline, self._prefix[segment], guidance, self._bindings[segment].prompt)
@@ -158,7 +164,7 @@ class WorldSession:
                 )
             case Kind.RECONSTRUCT:
                 last = [timeline.frames_of(index)[-1] for index in timeline.key_frames]
-                shown = timeline.first_frame(self._number(segment, 2))
+                shown = timeline.first_frame(self.number(segment, 2))
                 return ReconstructRequest(
                     context,
                     self._bindings[segment].revision,
@@ -186,7 +192,7 @@ class WorldSession:
         hinted = tuple(i for i in indices if i > 1)
         return DecodeRequest(
             context=context,
-            chunk=self._number(segment, index),
+            chunk=self.number(segment, index),
             index=index,
             latents=self._stack(segment, indices),
             previous=latent_digest(self._latent(segment, index - 1)) if index > 1 else "",
@@ -221,9 +227,7 @@ class WorldSession:
                 self.revision = result.revision
                 self._clearance = result.clearance
                 self.static_points, self.dynamic_points = result.static_points, result.dynamic_points
-                return Memory(
-                    self.revision, self._clearance, self.scale, self.static_points, self.dynamic_points
-                )
+                return Memory(self.revision, self._clearance, self.scale, self.static_points, self.dynamic_points)
             case DecodeResult():
                 return self._finish(task, result)
             case _:
@@ -232,7 +236,7 @@ class WorldSession:
 
     def _finish(self, task: Task, result: DecodeResult) -> Chunk:
         segment, index, timeline = task.segment, task.index, self.timeline
-        number = self._number(segment, index)
+        number = self.number(segment, index)
         if index == 1:
             path, keys, sequence = self._path(self.record.start), Keys.NONE, 0
         else:
@@ -281,14 +285,8 @@ class WorldSession:
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _number(self, segment: int, index: int) -> int:
-        """What a chunk of the own timeline is called outside."""
-        return self.record.first_chunk + self.timeline.chunk(segment, index)
-
     def _path(self, walker: Walker) -> CameraPath:
-        return CameraPath(
-            walker.camera_to_world(self.spec.lens)[None], self.spec.lens.at_pitch(walker.pitch)[None]
-        )
+        return CameraPath(walker.camera_to_world(self.spec.lens)[None], self.spec.lens.at_pitch(walker.pitch)[None])
 
     def _latent(self, segment: int, index: int) -> Float:
         return self._prefix[segment] if index == 1 else self._latents[segment, index]

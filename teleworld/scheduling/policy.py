@@ -97,7 +97,13 @@ class Scheduler:
     # -- worlds -------------------------------------------------------------------------------------------------------
 
     def add(
-        self, world: str, timeline: Timeline, fps: float, limits: Limits, now: float, first_segment: int = 0,
+        self,
+        world: str,
+        timeline: Timeline,
+        fps: float,
+        limits: Limits,
+        now: float,
+        first_segment: int = 0,
         done: Iterable[Task] = (),
     ) -> None:
         """A world starts at `first_segment`, everything before it being done, and those tasks of it that `done` names."""

@@ -84,7 +84,9 @@ class SegmentReader:
         return self._vae.encode(to_pixels(pictures))
 
     def _guidance(self, guidance: np.ndarray, mask: np.ndarray) -> Tensor:
-        return torch.cat([self._vae.project(to_pixels(guidance)), coverage(torch.from_numpy(np.ascontiguousarray(mask)))], dim=1)
+        return torch.cat(
+            [self._vae.project(to_pixels(guidance)), coverage(torch.from_numpy(np.ascontiguousarray(mask)))], dim=1
+        )
 
     def _text(self, caption: str) -> Tensor:
         if caption not in self._captions:
@@ -100,7 +102,10 @@ def predict_group(
     of = lambda latents, indices: latents[:, :, [index - 1 for index in indices]]  # noqa: E731
     guidance = batch.guidance[:, :, [index - 2 for index in members]]
     text = dit.read_text(batch.text)
-    visible = [visible_context(dit, timeline, group, of(context, order), text), dit.read_guidance(guidance, members, text)]
+    visible = [
+        visible_context(dit, timeline, group, of(context, order), text),
+        dit.read_guidance(guidance, members, text),
+    ]
     clean = of(batch.latents, members)
     level = sigma.view(-1, 1, 1, 1, 1)
     noisy = (1 - level) * clean + level * of(noise, members)

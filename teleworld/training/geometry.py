@@ -24,6 +24,7 @@ from teleworld.models.geometry.saliency import dynamic_tokens
 from teleworld.training.dataset import Episode
 from teleworld.training.geometry_data import GeometryBatch, SampleStyle, draw_batch
 from teleworld.training.loop import Run
+from teleworld.training.muon import MuonAdamW
 
 # Where the truth is unknown (the sky) the confidence is taught this log-depth error.
 _UNKNOWN_ERROR = 1.5
@@ -39,9 +40,9 @@ class GeometryTraining:
 
     minutes: float = 90.0
     frames: int = 8
-    lengths: tuple[float, ...] = (0.2, 0.25, 0.4, 0.15)
+    lengths: tuple[float, ...] = (0.5, 0.2, 0.25, 0.05)
     suppressed: float = 0.3
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     evaluate_every: float = 300.0
     style: SampleStyle = field(default_factory=SampleStyle)
     seed: int = 0
@@ -82,6 +83,7 @@ def train_geometry(
     torch.manual_seed(settings.seed)
     network = GeometryNetwork(config)
     run = Run(folder, network, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes, decay=0.998)
+    run.optimiser = MuonAdamW(network.parameters(), settings.learning_rate)
     run.resume()
     random = np.random.default_rng([settings.seed, run.step])
     walks, evaluated = episodes(), run.seconds

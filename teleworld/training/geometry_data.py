@@ -43,9 +43,9 @@ class SampleStyle:
     spacing: tuple[int, int] = (4, 12)
     past: int = 60
     sources: tuple[int, int] = (1, 4)
-    bare: float = 0.3
+    bare: float = 0.4
     moving: float = 0.4
-    wrong_pose: float = 0.25
+    wrong_pose: float = 0.15
     clean: float = 0.4
     spoil: float = 1.0
     flip: float = 0.5

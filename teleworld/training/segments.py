@@ -104,7 +104,12 @@ def simulate(
             if random.random() < corruption.miss_movers:
                 moving = np.zeros_like(moving)
         seen = Observation(
-            pictures, depth, (depth > 0).astype(np.float32), moving, episode.cameras[frames], tuple(int(f) for f in frames)
+            pictures,
+            depth,
+            (depth > 0).astype(np.float32),
+            moving,
+            episode.cameras[frames],
+            tuple(int(f) for f in frames),
         )
         field = fuse(field, seen)[1]
     height, width = episode.rgb.shape[1:3]
@@ -147,7 +152,9 @@ def _depth_error(shape: tuple[int, ...], random: np.random.Generator, corruption
     return np.exp(smooth + random.normal(0, corruption.scale_error, (frames, 1, 1))).astype(np.float32)
 
 
-def _bilinear(grid: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bilinear(
+    grid: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
     across = np.stack([np.interp(columns, np.arange(grid.shape[1]), line) for line in grid])
     return np.stack([np.interp(rows, np.arange(grid.shape[0]), line) for line in across.T], axis=1)
 

@@ -2,8 +2,8 @@
 
 Squared or absolute error alone teaches a small network to blur. Three terms work against that: differences of
 neighbouring pixels in space and time, the local energy of those differences (texture of the right strength even where
-its exact place cannot be known), and, in the second half of a run, a patch critic. Figures to watch are PSNR against
-bicubic enlargement and sharpness (gradient energy relative to the target); pictures decide.
+its exact place cannot be known), and, once the first tenth of a run is over, a patch critic. Figures to watch are PSNR
+against bicubic enlargement and sharpness (gradient energy relative to the target); pictures decide.
 """
 
 from __future__ import annotations
@@ -37,35 +37,37 @@ class SuperResolutionTraining:
     distance. critic_from: share of the run after which the critic takes part. evaluate_every: seconds.
     """
 
-    minutes: float = 45.0
+    minutes: float = 60.0
     batch: int = 2
     frames: int = 8
     crop: tuple[int, int] = (64, 64)
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     edges: float = 0.3
-    texture: float = 0.15
-    adversarial: float = 0.01
-    critic_from: float = 0.5
+    texture: float = 0.3
+    adversarial: float = 0.05
+    critic_from: float = 0.1
     vae_share: float = 0.5
     evaluate_every: float = 480.0
     seed: int = 0
 
 
 class PatchCritic(nn.Module):
-    """Scores how real patches look: [N, 3, H, W] -> [N, 1, H / 8, W / 8]."""
+    """Scores how real patches look beside what they were enlarged from: [N, 1, H / 8, W / 8]."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()
-        widths = (3, width, 2 * width, 2 * width)
+        widths = (6, width, 2 * width, 2 * width)
         self.down = nn.ModuleList(
             spectral_norm(nn.Conv2d(first, second, 4, stride=2, padding=1))
             for first, second in itertools.pairwise(widths)
         )
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Raw scores, higher for real."""
-        x = pictures
+    def forward(self, pictures: Tensor, low: Tensor) -> Tensor:
+        """Raw scores, higher for real. pictures: [N, 3, H, W]; low: the same frames at low resolution."""
+        # The difference holds the detail alone, in which real and false pictures differ.
+        smooth = functional.interpolate(low, size=pictures.shape[2:], mode="bilinear")
+        x = torch.cat([pictures, 4 * (pictures - smooth)], dim=1)
         for layer in self.down:
             x = functional.leaky_relu(layer(x), 0.2)
         return self.score(x)
@@ -79,10 +81,10 @@ class Adversaries(nn.Module):
         self.network = SuperResolution(config)
         self.critic = PatchCritic()
 
-    def judge(self, pictures: Tensor) -> Tensor:
+    def judge(self, pictures: Tensor, low: Tensor) -> Tensor:
         """Scores with the critic held fixed: gradients reach the pictures only."""
         fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
-        return torch.func.functional_call(self.critic, fixed, (pictures,))
+        return torch.func.functional_call(self.critic, fixed, (pictures, low))
 
 
 def reconstruction_loss(out: Tensor, target: Tensor, edges: float, texture: float) -> Tensor:
@@ -177,9 +179,9 @@ def step_loss(
     figures = {"loss": loss.item()}
     if adversarial:
         # Every other frame: neighbours look alike, and the critic is half of a step's cost.
-        ours, theirs = (video[:, :, ::2].transpose(1, 2).flatten(0, 1) for video in (out, target))
-        deceit = -pair.judge(ours).mean()
-        real, fake = pair.critic(theirs), pair.critic(ours.detach())
+        ours, theirs, source = (video[:, :, ::2].transpose(1, 2).flatten(0, 1) for video in (out, target, low))
+        deceit = -pair.judge(ours, source).mean()
+        real, fake = pair.critic(theirs, source), pair.critic(ours.detach(), source)
         critic = functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
         loss = loss + settings.adversarial * deceit + critic
         figures |= {"deceit": deceit.item(), "critic": critic.item()}

@@ -69,8 +69,15 @@ def decoder_loss(out: Tensor, target: Tensor, texture: float) -> Tensor:
 
 
 def train_vae(
-    folder: Path, episodes: Sequence[Episode], windows: Windows, evaluate: Callable[[PatchVAE], dict[str, float]],
-    settings: VAETraining, config: PatchVAEConfig, export: Path, *, every: int = 1000,
+    folder: Path,
+    episodes: Sequence[Episode],
+    windows: Windows,
+    evaluate: Callable[[PatchVAE], dict[str, float]],
+    settings: VAETraining,
+    config: PatchVAEConfig,
+    export: Path,
+    *,
+    every: int = 1000,
 ) -> None:
     """Train until the time is spent; resumes. Writes averaged weights to `export` at each evaluation."""
     torch.manual_seed(settings.seed)

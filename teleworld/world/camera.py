@@ -43,7 +43,11 @@ class Lens:
     def scaled(self, factor: float) -> Lens:
         """The same view on an image `factor` times as large."""
         return Lens(
-            round(self.width * factor), round(self.height * factor), self.fx * factor, self.fy * factor, self.pitch_model
+            round(self.width * factor),
+            round(self.height * factor),
+            self.fx * factor,
+            self.fy * factor,
+            self.pitch_model,
         )
 
 
@@ -85,7 +89,7 @@ class CameraPath:
 
 
 def pose(x: float, y: float, z: float, yaw: float, pitch: float = 0.0) -> Array:
-    """`camera_to_world` [4, 4] of a camera at (x, y, z) that looks along (sin yaw, 0, cos yaw), tilted up by `pitch` radians."""
+    """`camera_to_world` [4, 4] of a camera at (x, y, z), looking along (sin yaw, 0, cos yaw), tilted up by `pitch` radians."""
     sin, cos = np.sin(yaw), np.cos(yaw)
     heading = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
@@ -103,4 +107,6 @@ def unproject(depth: NDArray[np.floating], intrinsics: Array, camera_to_world: A
     v = (np.arange(height, dtype=np.float32) + 0.5 - cy) / fy
     z = depth.astype(np.float32)
     local = np.stack([u[None, :] * z, v[:, None] * z, z], axis=-1)
-    return (local @ camera_to_world[:3, :3].T.astype(np.float32) + camera_to_world[:3, 3].astype(np.float32)).astype(np.float32)
+    return (local @ camera_to_world[:3, :3].T.astype(np.float32) + camera_to_world[:3, 3].astype(np.float32)).astype(
+        np.float32
+    )

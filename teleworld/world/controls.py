@@ -62,13 +62,17 @@ def parse_script(script: str) -> tuple[Hold, ...]:
         at = item.start() + 1
         match = _ITEM.match(item.group())
         if match is None:
-            raise InvalidInput("keys", f"position {at}: expected KEYS*SECONDSs, for example W+RIGHT*1.5s, got {item.group()!r}")
+            raise InvalidInput(
+                "keys", f"position {at}: expected KEYS*SECONDSs, for example W+RIGHT*1.5s, got {item.group()!r}"
+            )
         keys = Keys.NONE
         offset = at
         for name in match["keys"].split("+"):
             if name != ".":
                 if name.upper() not in Keys.__members__ or name.upper() == "NONE":
-                    raise InvalidInput("keys", f"position {offset}: unknown key {name!r}; known: W A S D LEFT RIGHT UP DOWN .")
+                    raise InvalidInput(
+                        "keys", f"position {offset}: unknown key {name!r}; known: W A S D LEFT RIGHT UP DOWN ."
+                    )
                 keys |= Keys[name.upper()]
             offset += len(name) + 1
         seconds = float(match["seconds"])
@@ -93,9 +97,12 @@ def keys_per_frame(holds: Sequence[Hold], fps: float) -> tuple[Keys, ...]:
 
 
 def schedule(frames: Sequence[Keys], frames_per_chunk: int) -> tuple[Control, ...]:
-    """Controls bound to chunk numbers that follow `frames`: a chunk takes the keys of its first frame."""
+    """Controls bound to chunks that follow `frames`, from chunk 1 on (chunk 0 is the start picture).
+
+    A chunk takes the keys of its first frame.
+    """
     controls: list[Control] = []
-    for chunk, first in enumerate(range(0, len(frames), frames_per_chunk)):
+    for chunk, first in enumerate(range(0, len(frames), frames_per_chunk), start=1):
         if not controls or frames[first] != controls[-1].keys:
             controls.append(Control(sequence=len(controls) + 1, keys=frames[first], chunk=chunk))
     return tuple(controls)

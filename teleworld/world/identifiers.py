@@ -1,4 +1,4 @@
-"""Names of things: worlds, tenants and tasks. A resource name is `worlds/{id}`; an id is 26 lower-case characters, time-ordered."""
+"""Names of worlds. A resource name is `worlds/{id}`; an id is 26 lower-case characters, ordered by time of birth."""
 
 from __future__ import annotations
 

@@ -48,7 +48,8 @@ class Timeline:
     def __post_init__(self) -> None:
         if not 2 <= self.early < self.middle < self.end == self.latents:
             raise InvalidInput(
-                "timeline", f"needs 2 <= t_a < t_b < t_c = N, got N={self.latents}, {self.early}, {self.middle}, {self.end}"
+                "timeline",
+                f"needs 2 <= t_a < t_b < t_c = N, got N={self.latents}, {self.early}, {self.middle}, {self.end}",
             )
 
     @classmethod

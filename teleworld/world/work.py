@@ -51,7 +51,7 @@ class Guidance:
     """The memory as seen from the commanded poses, for the latents `indices` of one segment (n of them, ascending).
 
     pixels: uint8 [n*4, H, W, 3], holes filled smoothly. mask: uint8 [n*4, H, W]: 0 hole, 255 seen.
-    latents: float32 [n, C, h, w], the encoded pixels. coverage: float32 [n, h, w], the share of seen pixels of each latent cell.
+    latents: float32 [n, C, h, w], the encoded pixels. coverage: float32 [n, h, w], the share of seen pixels a latent cell.
     """
 
     indices: tuple[int, ...]
@@ -125,7 +125,7 @@ class PopulateRequest:
 
 @dataclass(frozen=True)
 class BridgeRequest:
-    """Key decode and boundary (task K, paper 3.2.1): keys float32 [k, C, h, w] of `timeline.key_frames`, with their guidance."""
+    """Key decode and boundary (task K, paper 3.2.1). keys: float32 [k, C, h, w] of `timeline.key_frames`."""
 
     context: TaskContext
     timeline: Timeline

@@ -121,17 +121,6 @@ def test_a_floor_that_runs_away_is_no_depth_edge_but_an_outline_is() -> None:
     assert jump.any() and not sound[48, 1:][jump].any()
 
 
-def test_the_budget_holds_and_the_near_survive() -> None:
-    policy = FusionPolicy(budget=10_000)
-    field = Field()
-    for i in range(4):
-        delta, after = fuse(field, observe(path((0, -3 + i, 90.0 * i)), frames=(10 * i,)), policy)
-        assert len(after.static) <= policy.budget and delta.apply(field).same_as(after)
-        field = after
-    distance = np.linalg.norm(field.static.positions - [0, 0, 0], axis=1)
-    assert np.median(distance) < 4
-
-
 def test_the_own_view_is_the_newest_key_frame() -> None:
     _, field = fuse(Field(), observe(path((0, -3, 0), (0, -2, 90)), frames=(0, 8), moving=True))
     assert field.view is not None

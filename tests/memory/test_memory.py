@@ -72,7 +72,7 @@ def test_guidance_is_filled_and_masked(world: str) -> None:
     seen = memory.guidance_frames(world, 1, 0, ahead, SMALL.width, SMALL.height)
     assert seen.pixels.shape == (2, 24, 40, 3) and set(np.unique(seen.mask)) == {0, 255}
     assert ((seen.mask > 0) == (seen.depth > 0)).all()
-    assert seen.pixels[seen.mask == 0].min() > 0  # the room has no black
+    assert seen.pixels[seen.mask == 0].max(axis=-1).min() > 0  # the room has no black
 
 
 def test_the_own_view_forgets_what_it_no_longer_sees(world: str) -> None:
@@ -123,10 +123,6 @@ def test_export_is_a_ply_of_the_points(world: str) -> None:
         memory.export(world, 9)
 
 
-def test_the_warm_up_needs_no_store() -> None:
-    Memory(LocalMemoryStore()).warm_up(SMALL)
-
-
 def test_walls_block_and_the_open_floor_does_not() -> None:
     field = Field()
     for i, yaw in enumerate(range(0, 360, 45)):
@@ -144,4 +140,4 @@ def test_far_and_coarse_points_do_not_block() -> None:
     _, field = fuse(Field(), observe(path((0, -4.5, 0)), frames=(0,), lens=NANO))
     assert (field.static.radius > 0.1).any()
     near = clearance(field, 0.0, 0.0, -4.5)
-    assert near.free(0.0, 0.0, 0.3) and not near.blocked[:, -8:].any()
+    assert near.free(0.0, 0.0, 0.3) and not near.blocked[:, -4:].any()

@@ -122,9 +122,9 @@ def test_filling_keeps_what_is_known_and_is_smooth_elsewhere() -> None:
 def test_speed_is_reported(two_views: Field, capsys: pytest.CaptureFixture[str]) -> None:
     camera = path(*((0.1, -3 + 0.1 * i, 2 * i) for i in range(20)))
     render(two_views, camera, NANO.width, NANO.height)
-    start = time.perf_counter()
+    start = time.thread_time()
     render(two_views, camera, NANO.width, NANO.height)
-    each = (time.perf_counter() - start) / len(camera)
+    each = (time.thread_time() - start) / len(camera)
     with capsys.disabled():
-        print(f"\n{len(two_views.static)} points: {each * 1e3:.2f} ms a frame of 96x160")
+        print(f"\n{len(two_views.static)} points: {each * 1e3:.2f} ms of processor time a frame of 96x160")
     assert each < 0.2

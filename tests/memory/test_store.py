@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from teleworld.memory.points import Field, FieldDelta
 from teleworld.memory.redis_store import RedisMemoryStore
@@ -47,6 +49,7 @@ def test_every_revision_comes_back(store: MemoryStore, world: str, walk: Walk) -
 
 
 def test_a_repeated_append_succeeds_and_changes_nothing(store: MemoryStore, world: str, walk: Walk) -> None:
+    append_all(store, world, walk[:1])
     append_all(store, world, walk[:6])
     assert store.append(world, 1, *walk[3]) == 3
     assert store.append(world, 2, *walk[5]) == 5
@@ -216,7 +219,7 @@ def test_a_lost_delta_is_told_and_not_guessed(client: redis.Redis, world: str, w
 
 
 def test_a_redis_that_is_away_is_unavailable(world: str, walk: Walk) -> None:
-    store = RedisMemoryStore(redis.Redis(port=1, socket_connect_timeout=0.2))
+    store = RedisMemoryStore(redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
     for call in (lambda: store.load(world), lambda: store.append(world, 1, *walk[0]), lambda: store.drop(world)):
         with pytest.raises(Unavailable):
             call()

@@ -32,7 +32,7 @@ def test_frames_lose_no_time_by_rounding():
 
 def test_a_schedule_has_one_control_a_change():
     controls = schedule([Keys.W] * 8 + [Keys.RIGHT] * 4, frames_per_chunk=4)
-    assert [(c.chunk, c.keys, c.sequence) for c in controls] == [(0, Keys.W, 1), (2, Keys.RIGHT, 2)]
+    assert [(c.chunk, c.keys, c.sequence) for c in controls] == [(1, Keys.W, 1), (3, Keys.RIGHT, 2)]
 
 
 def test_keys_move_the_camera_as_the_paper_says():

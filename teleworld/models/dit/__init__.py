@@ -4,4 +4,4 @@ from teleworld.models.dit.config import NANO, WAN_1_3B, WAN_14B, DiTConfig, Para
 from teleworld.models.dit.kv_cache import KVCache
 from teleworld.models.dit.model import DiT
 
-__all__ = ["NANO", "WAN_14B", "WAN_1_3B", "DiT", "DiTConfig", "KVCache", "Parametrization"]
+__all__ = ["NANO", "WAN_1_3B", "WAN_14B", "DiT", "DiTConfig", "KVCache", "Parametrization"]

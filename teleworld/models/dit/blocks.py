@@ -53,7 +53,9 @@ class FeedForward(nn.Sequential):
     """Linear, GELU (tanh), linear; `mixing` adds a depthwise convolution over neighbouring tokens of a frame."""
 
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__(nn.Linear(config.dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.dim))
+        super().__init__(
+            nn.Linear(config.dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.dim)
+        )
         self.mixing = nn.Conv2d(config.ffn, config.ffn, 3, padding=1, groups=config.ffn) if config.mixing else None
         if self.mixing is not None:
             nn.init.zeros_(self.mixing.weight)
@@ -95,8 +97,7 @@ class Block(nn.Module):
         spread = lambda m: m.repeat_interleave(grid[1] * grid[2], dim=1)  # noqa: E731
         normal = layer_norm(x, self.eps) * (1 + spread(scale1)) + spread(shift1)
         query = rotate(self.self_attn.query(normal), rotation)
-        own = self.self_attn.key_value(normal)
-        own = LayerKV(rotate(own.keys, rotation), own.values)
+        own = self._key_value(normal, rotation)
         keys, values = own.keys, own.values
         if visible is not None:
             keys, values = torch.cat([visible.keys, keys], dim=1), torch.cat([visible.values, values], dim=1)
@@ -105,6 +106,16 @@ class Block(nn.Module):
         x = x + self.cross_attn.o(attend(question, text.keys, text.values).flatten(2))
         normal = layer_norm(x, self.eps) * (1 + spread(scale2)) + spread(shift2)
         return x + self.ffn(normal, grid) * spread(gate2), own
+
+    def read(self, x: Tensor, modulation: Tensor, rotation: Tensor, tokens: int) -> LayerKV:
+        """The keys and values alone, of x with `tokens` tokens a frame: all that a clean pass wants of the last block."""
+        shift, scale = (self.modulation.unsqueeze(1) + modulation)[:, :, :2].unbind(dim=2)
+        spread = lambda m: m.repeat_interleave(tokens, dim=1)  # noqa: E731
+        return self._key_value(layer_norm(x, self.eps) * (1 + spread(scale)) + spread(shift), rotation)
+
+    def _key_value(self, normal: Tensor, rotation: Tensor) -> LayerKV:
+        own = self.self_attn.key_value(normal)
+        return LayerKV(rotate(own.keys, rotation), own.values)
 
 
 class Head(nn.Module):

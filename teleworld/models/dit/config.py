@@ -49,9 +49,9 @@ class DiTConfig:
 WAN_1_3B = DiTConfig(dim=1536, ffn=8960, heads=12, layers=30)
 WAN_14B = DiTConfig(dim=5120, ffn=13824, heads=40, layers=40)
 NANO = DiTConfig(
-    dim=256,
-    ffn=1024,
-    heads=4,
+    dim=192,
+    ffn=768,
+    heads=3,
     layers=6,
     channels=48,
     extra_channels=49,

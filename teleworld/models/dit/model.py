@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from teleworld.models.dit.blocks import Block, Head
 from teleworld.models.dit.config import DiTConfig, Parametrization
-from teleworld.models.dit.kv_cache import KVCache, LayerKV
+from teleworld.models.dit.kv_cache import KVCache
 from teleworld.models.dit.rope import rotations_for
 
 
@@ -26,6 +27,17 @@ def time_frequencies(timestep: Tensor, dim: int) -> Tensor:
     rates = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
     angles = timestep.to(torch.float64).unsqueeze(-1) * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """Tokens before the first block. x [B, L, dim], time [B, F, dim], modulation [B, F, 6, dim], rotation [L, D / 2]."""
+
+    x: Tensor
+    time: Tensor
+    modulation: Tensor
+    rotation: Tensor
+    grid: tuple[int, int, int]
 
 
 class DiT(nn.Module):
@@ -38,7 +50,9 @@ class DiT(nn.Module):
         inputs = config.channels + config.extra_channels
         self.patch_embedding = nn.Conv3d(inputs, dim, config.patch, stride=config.patch)
         self.guidance_embedding = (
-            nn.Conv3d(config.guidance_channels, dim, config.patch, stride=config.patch) if config.guidance_channels else None
+            nn.Conv3d(config.guidance_channels, dim, config.patch, stride=config.patch)
+            if config.guidance_channels
+            else None
         )
         self.text_embedding = nn.Sequential(
             nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
@@ -61,12 +75,11 @@ class DiT(nn.Module):
         if self.guidance_embedding is None:
             raise ValueError("this configuration has no guidance tokens")
         tokens = self.guidance_embedding(guidance)
-        return self._run(tokens, guidance.new_zeros(len(guidance), len(indices)), indices, text, None)[1]
+        return self._read(tokens, indices, text, None)
 
     def read_clean(self, latents: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None) -> KVCache:
         """Keys and values of clean latents [B, C, F, h, w] at t = 0."""
-        still = latents.new_zeros(len(latents), len(indices))
-        return self._run(self.patch_embedding(self._widen(latents, None)), still, indices, text, visible)[1]
+        return self._read(self.patch_embedding(self._widen(latents, None)), indices, text, visible)
 
     def forward(
         self,
@@ -80,15 +93,16 @@ class DiT(nn.Module):
         """The head's prediction [B, C, F, h, w] for a group.
 
         noisy: [B, C, F, h, w]. timestep: [B, F] in [0, 1000]. indices: the F latents' 1-based numbers in their segment.
-        visible: caches of clean latents and guidance that the group may see. extra: [B, extra_channels, F, h, w], zeros if None.
+        visible: caches of the clean latents and guidance that the group sees. extra: [B, extra_channels, F, h, w]; None: zeros.
         """
-        frames, height, width = noisy.shape[2], noisy.shape[3], noisy.shape[4]
         tokens = self.patch_embedding(self._widen(noisy, extra))
-        x, _, time = self._run(tokens, timestep, indices, text, visible)
-        pt, ph, pw = self.config.patch
-        grid = (frames // pt, height // ph, width // pw)
-        values = self.head(x, time, grid[1] * grid[2])
-        values = values.reshape(-1, *grid, pt, ph, pw, self.config.channels)
+        entry = self._enter(tokens, timestep, indices)
+        x = entry.x
+        for number, block in enumerate(self.blocks):
+            seen = None if visible is None else visible.layers[number]
+            x, _ = block(x, entry.modulation, entry.rotation, entry.grid, text.layers[number], seen)
+        values = self.head(x, entry.time, entry.grid[1] * entry.grid[2])
+        values = values.reshape(-1, *entry.grid, *self.config.patch, self.config.channels)
         return values.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(noisy.shape)
 
     def predict_clean(
@@ -117,17 +131,25 @@ class DiT(nn.Module):
             extra = latents.new_zeros(len(latents), self.config.extra_channels, *latents.shape[2:])
         return torch.cat([latents, extra], dim=1)
 
-    def _run(
-        self, tokens: Tensor, timestep: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None
-    ) -> tuple[Tensor, KVCache, Tensor]:
-        grid = (tokens.shape[2], tokens.shape[3], tokens.shape[4])
+    def _enter(self, tokens: Tensor, timestep: Tensor, indices: Sequence[int]) -> _Entry:
+        frames, height, width = tokens.shape[2:]
         x = tokens.flatten(2).transpose(1, 2)
         time = self.time_embedding(time_frequencies(timestep, self.config.frequency_dim).type_as(x))
-        modulation = self.time_projection(time).unflatten(-1, (6, -1))
-        rotation = rotations_for(indices, grid[1], grid[2], self.config.head_dim, self.config.rope_theta)
-        layers: list[LayerKV] = []
-        for number, block in enumerate(self.blocks):
+        return _Entry(
+            x=x,
+            time=time,
+            modulation=self.time_projection(time).unflatten(-1, (6, -1)),
+            rotation=rotations_for(indices, height, width, self.config.head_dim, self.config.rope_theta),
+            grid=(frames, height, width),
+        )
+
+    def _read(self, tokens: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None) -> KVCache:
+        """Keys and values of tokens at t = 0; what the last block would do beyond its own is left out."""
+        entry = self._enter(tokens, tokens.new_zeros(len(tokens), len(indices)), indices)
+        x, layers = entry.x, []
+        for number, block in enumerate(self.blocks[:-1]):
             seen = None if visible is None else visible.layers[number]
-            x, own = block(x, modulation, rotation, grid, text.layers[number], seen)
+            x, own = block(x, entry.modulation, entry.rotation, entry.grid, text.layers[number], seen)
             layers.append(own)
-        return x, KVCache(tuple(layers)), time
+        layers.append(self.blocks[-1].read(x, entry.modulation, entry.rotation, entry.grid[1] * entry.grid[2]))
+        return KVCache(tuple(layers))

@@ -42,7 +42,7 @@ class GeometryConfig:
     mlp_ratio: float = 3.0
     pairs: int = 3
     registers: int = 4
-    layer_scale: float = 0.1
+    layer_scale: float = 0.2
     rope_base: float = 100.0
     head_channels: tuple[int, ...] = (64, 64, 32, 16)
     saliency_width: int = 24

@@ -43,8 +43,10 @@ class ResidualConv(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def start(self) -> None:
+        """Initially the block changes nothing."""
         nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         change: Tensor = self.second(F.relu(self.first(F.relu(x))))
@@ -91,8 +93,10 @@ class DepthHead(nn.Module):
         # Full resolution is where memory traffic costs most: no residual block there.
         self.blocks = nn.ModuleList(ResidualConv(width) for width in widths[:-1])
         self.answer = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        nn.init.normal_(self.answer.weight, std=0.01)
-        nn.init.zeros_(self.answer.bias)  # type: ignore[arg-type]
+
+    def start(self) -> None:
+        """Initially the answer is small: depth at its typical value, guidance half trusted."""
+        nn.init.normal_(self.answer.weight, std=0.3 / self.answer.weight[0].numel() ** 0.5)
 
     def forward(
         self, taps: Sequence[Tensor], skips: Sequence[Tensor], guidance: Tensor, grid: tuple[int, int]
@@ -126,8 +130,10 @@ class CameraHead(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(width, width)
         self.answer = nn.Linear(width, 6)
+
+    def start(self) -> None:
+        """Initially the commanded poses are right."""
         nn.init.zeros_(self.answer.weight)
-        nn.init.zeros_(self.answer.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B, S, D] -> corrections [B, S, 6]."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from teleworld.models.geometry.blocks import AttentionPair, Rotary2D
 from teleworld.models.geometry.config import NANO_GEOMETRY, GeometryConfig
-from teleworld.models.geometry.heads import CameraHead, DepthHead, Stem, stem_inputs
+from teleworld.models.geometry.heads import CameraHead, DepthHead, ResidualConv, Stem, stem_inputs
 from teleworld.models.geometry.saliency import SaliencyHead, dynamic_tokens, gram_maps
 from teleworld.world.errors import InvalidInput
 
@@ -91,8 +91,22 @@ class GeometryNetwork(nn.Module):
         self.depth_head = DepthHead(config)
         self.camera_head = CameraHead(width)
         self.saliency_head = SaliencyHead(config)
+        self._initialise()
         # The convolutions run channels-last; weights in that layout save a reorder at each call.
         self.to(memory_format=torch.channels_last)
+
+    def _initialise(self) -> None:
+        """Keep the size of signals through the layers; torch's defaults shrink them until biases drown the picture."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if module.kernel_size[0] > 1 else "linear")
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, ResidualConv | DepthHead | CameraHead | SaliencyHead):
+                module.start()
 
     @property
     def specials(self) -> int:

@@ -99,7 +99,10 @@ class SaliencyHead(nn.Module):
         self.refine_coarse = nn.Conv2d(width, width, 3, padding=1)
         self.refine_fine = nn.Conv2d(width, width, 3, padding=1)
         self.logits = nn.Conv2d(width, 1, 1)
-        # Moving pixels are few: start from a rare prior.
+
+    def start(self) -> None:
+        """Initially little moves: moving pixels are few."""
+        nn.init.normal_(self.logits.weight, std=0.02)
         nn.init.constant_(self.logits.bias, -3.0)  # type: ignore[arg-type]
 
     def forward(self, maps: Tensor, tokens: Tensor, skips: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -30,24 +30,40 @@ class PatchVAEConfig:
     depths: tuple[int, int, int] = (2, 2, 3)
 
 
+# The head answers in tenths of the pixel range and sees normalised features: without these the first steps of training
+# overshoot, and the decoder learns to answer nothing at all.
+RESIDUAL_UNIT = 0.1
+DETAIL_GAIN = 8.0
+
+
+def _normal(x: Tensor, weight: Tensor) -> Tensor:
+    """RMS norm over the channels of [B, D, H, W]."""
+    return F.rms_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, 1e-6).permute(0, 3, 1, 2)
+
+
 class MemoryBlock(nn.Module):
     """A residual block that sees its own input of one chunk before: [B, D, H, W] twice -> [B, D, H, W]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.norm = nn.Parameter(torch.ones(width))
         self.mix = nn.Conv2d(2 * width, width, 3, padding=1)
         self.out = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        return x + self.out(F.silu(self.mix(F.silu(torch.cat([x, past], dim=1)))))
+        both = torch.cat([_normal(x, self.norm), _normal(past, self.norm)], dim=1)
+        return x + self.out(F.silu(self.mix(both)))
 
 
 class PatchVAE(StreamVAE):
     """Linear encoder, residual decoder; see the module's text."""
 
     frames = 4
+    mean: Tensor
+    basis: Tensor
+    scale: Tensor
 
     def __init__(self, config: PatchVAEConfig) -> None:
         super().__init__()
@@ -65,6 +81,7 @@ class PatchVAE(StreamVAE):
         self.middle = nn.ModuleList(MemoryBlock(middle) for _ in range(config.depths[1]))
         self.to_fine = nn.Conv2d(middle, fine, 3, padding=1)
         self.fine = nn.ModuleList(MemoryBlock(fine) for _ in range(config.depths[2]))
+        self.norm = nn.Parameter(torch.ones(fine))
         self.head = nn.Conv2d(fine, 4 * self.frames * (3 + 1), 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -127,14 +144,14 @@ class PatchVAE(StreamVAE):
             filled = linear + mask * (guidance.pixels - linear)
             smooth = self.unproject(self.project(filled))
             detail, doubt = filled - smooth, (smooth - linear).abs().mean(dim=1, keepdim=True)
-        picture = torch.cat([linear, detail, mask, doubt], dim=1).flatten(1, 2)
+        picture = torch.cat([linear, DETAIL_GAIN * detail, mask, DETAIL_GAIN * doubt], dim=1).flatten(1, 2)
         picture = F.pixel_unshuffle(picture, 2).contiguous(memory_format=torch.channels_last)
         x = self._blocks(self.coarse, "coarse", self.latent_in(latent), state)
         x = self.to_middle(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         x = self._blocks(self.middle, "middle", x, state)
         x = self.to_fine(F.interpolate(x, scale_factor=2.0, mode="nearest")) + self.picture_in(picture)
         x = self._blocks(self.fine, "fine", x, state)
-        out = F.pixel_shuffle(self.head(F.silu(x)), 2).unflatten(1, (4, self.frames))
+        out = RESIDUAL_UNIT * F.pixel_shuffle(self.head(_normal(x, self.norm)), 2).unflatten(1, (4, self.frames))
         residual, gate = out[:, :3], out[:, 3:]
         return linear + gate * detail + residual
 

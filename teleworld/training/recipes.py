@@ -1,0 +1,203 @@
+"""The recipes of the nano networks: which data, which settings and which measurements make each checkpoint.
+
+One call trains one network from recordings on disk until its minutes are spent, resuming what the run's folder holds.
+The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder. Segments beside simulated memory
+guidance, which `vae` and `dit` learn from, are made on first use next to the recordings and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from teleworld.generation.model import Model
+from teleworld.models.dit import NANO, DiT
+from teleworld.models.geometry import GeometryNetwork
+from teleworld.models.stream_vae import StreamVAE
+from teleworld.models.stream_vae.base import DecoderGuidance
+from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
+from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig
+from teleworld.models.text import TextEncoder
+from teleworld.training.dataset import Episode, load_split
+from teleworld.training.degradation import patch_loss, vae_round_trip
+from teleworld.training.dit import DiTTraining, SegmentReader, predict_group, train_dit
+from teleworld.training.geometry import GeometryTraining, evaluate_geometry, train_geometry
+from teleworld.training.segments import SegmentSet, build, load_sets
+from teleworld.training.super_resolution import SuperResolutionTraining, measure, train_super_resolution
+from teleworld.training.vae import VAETraining, psnr, train_vae
+from teleworld.world.errors import CheckpointError, InvalidInput, NotFound
+from teleworld.world.spec import spec_of
+from teleworld.world.timeline import ChainMode, Group, Timeline
+
+TRAIN, HELD_OUT, UNSEEN = "train", "E", "U"
+STRIDES = {TRAIN: 12, HELD_OUT: 24}
+STILL_SHARE = 0.15
+Windows = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """recordings: made by `record`. run: resumable state. export: the model folder that checkpoints go to."""
+
+    model: str
+    recordings: Path
+    run: Path
+    export: Path
+    minutes: float
+    seed: int = 0
+
+
+def train(network: str, job: Job, said: Callable[[str], None] = lambda line: None) -> None:
+    """Train one of RECIPES. `said` hears what is prepared before the first step; the run logs its own figures.
+
+    Raises InvalidInput for an unknown network, NotFound without recordings, CheckpointError without the VAE it needs.
+    """
+    if network not in RECIPES:
+        raise InvalidInput("network", f"unknown network {network!r}; known: {', '.join(RECIPES)}")
+    if job.minutes <= 0:
+        raise InvalidInput("minutes", "must be more than 0")
+    job.export.mkdir(parents=True, exist_ok=True)
+    RECIPES[network](job, said)
+
+
+def _train_vae(job: Job, said: Callable[[str], None]) -> None:
+    settings = VAETraining(minutes=job.minutes, seed=job.seed, batch=4, texture=0.15)
+    episodes, sets = load_split(job.recordings, TRAIN), _segments(job, TRAIN, said)
+    held_out = _segments(job, HELD_OUT, said)
+
+    def windows(random: np.random.Generator) -> Windows:
+        if random.random() >= STILL_SHARE:
+            one = sets[random.integers(len(sets))]
+            first = int(random.integers(6 - settings.chunks))
+            return one.decoder_window(int(random.integers(len(one))), first, settings.chunks)
+        episode, frames = episodes[random.integers(len(episodes))], 1 + 4 * settings.chunks
+        start = random.integers(len(episode) - frames)
+        pictures = np.array(episode.rgb[start : start + frames])
+        return pictures, np.zeros_like(pictures), np.zeros(pictures.shape[:3], np.uint8)
+
+    train_vae(
+        job.run, episodes, windows, lambda vae: measure_vae(vae, held_out), settings, PatchVAEConfig(), job.export
+    )
+
+
+def _train_dit(job: Job, said: Callable[[str], None]) -> None:
+    vae = _vae(job)
+    sets, held_out = _segments(job, TRAIN, said), _segments(job, HELD_OUT, said)
+    encoder = TextEncoder(NANO.text_length)
+    reader, tester = SegmentReader(sets, vae, encoder), SegmentReader(held_out, vae, encoder)
+    settings = DiTTraining(minutes=job.minutes, seed=job.seed, learning_rate=1.5e-3)
+    latents = spec_of(job.model).latents
+    # A channel counts by how much of the picture it carries, between its amplitude and its energy.
+    weights = vae.scale.pow(1.5)
+    train_dit(
+        job.run, reader, weights, lambda dit: measure_dit(dit, tester, vae, latents), settings, NANO, latents, job.export
+    )
+
+
+def _train_geometry(job: Job, said: Callable[[str], None]) -> None:
+    settings = GeometryTraining(minutes=job.minutes, seed=job.seed)
+    file = job.export / "geometry.safetensors"
+
+    def evaluate(network: GeometryNetwork) -> dict[str, float]:
+        return _per_split(job, lambda episodes: evaluate_geometry(network, episodes))
+
+    train_geometry(job.run, lambda: load_split(job.recordings, TRAIN), evaluate, settings, file)
+
+
+def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
+    settings = SuperResolutionTraining(minutes=job.minutes, seed=job.seed)
+
+    def codec() -> StreamVAE | None:
+        try:
+            return _vae(job)
+        except CheckpointError:
+            said("there is no vae yet: its losses are imitated")
+            return None
+
+    def evaluate(network: SuperResolution, vae: StreamVAE | None) -> dict[str, float]:
+        random = np.random.default_rng(job.seed)
+        spoil = (lambda low: vae_round_trip(low, vae)) if vae else (lambda low: patch_loss(low, random))
+        return _per_split(job, lambda episodes: measure(network, episodes, spoil))
+
+    train_super_resolution(
+        job.run,
+        lambda: load_split(job.recordings, TRAIN),
+        settings,
+        SuperResolutionConfig(),
+        job.export / "super_resolution.safetensors",
+        vae=codec,
+        evaluate=evaluate,
+    )
+
+
+RECIPES: dict[str, Callable[[Job, Callable[[str], None]], None]] = {
+    "vae": _train_vae,
+    "dit": _train_dit,
+    "geometry": _train_geometry,
+    "vsr": _train_vsr,
+}
+
+
+@torch.inference_mode()
+def measure_vae(vae: PatchVAE, sets: Sequence[SegmentSet], windows: int = 12) -> dict[str, float]:
+    """Mean PSNR in dB over fixed random windows: decoded with guidance, without it, and by the linear codec alone."""
+    random = np.random.default_rng(5)
+    rows = []
+    for _ in range(windows):
+        one = sets[int(random.integers(len(sets)))]
+        window = one.decoder_window(int(random.integers(len(one))), int(random.integers(4)), 2)
+        pictures, guidance, mask = (torch.from_numpy(np.ascontiguousarray(part)).float() for part in window)
+        pixels = pictures.permute(3, 0, 1, 2)[None] / 127.5 - 1
+        hint = DecoderGuidance(guidance.permute(3, 0, 1, 2)[None] / 127.5 - 1, mask[None, None] / 255)
+        latents = vae.encode(pixels)
+        truth = pixels[:, :, 1:]
+        decoded = (vae.decode(latents, hint)[:, :, 1:], vae.decode(latents)[:, :, 1:], vae.unproject(latents)[:, :, 4:])
+        rows.append([psnr(out, truth) for out in decoded])
+    return dict(zip(("guided", "unguided", "linear"), np.mean(rows, axis=0).tolist(), strict=True))
+
+
+@torch.inference_mode()
+def measure_dit(dit: DiT, reader: SegmentReader, vae: PatchVAE, latents: int, rows: int = 16) -> dict[str, float]:
+    """Mean PSNR in dB, in the linear codec's pixels, of key frames planned in one step, and of the guidance they had."""
+    timeline = Timeline.of(latents, ChainMode.T_C)
+    listed = [(one, row) for one in reader.sets for row in range(0, len(one), 4)][:rows]
+    batch = reader.rows(listed)
+    noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+    predicted, clean = predict_group(
+        dit, batch, timeline, Group.PLAN, torch.ones(len(listed)), noise, batch.latents
+    )
+    hint = batch.guidance[:, :-1, [index - 2 for index in timeline.members(Group.PLAN)]]
+    truth = vae.unproject(clean)
+    return {"planned": psnr(vae.unproject(predicted), truth), "guidance": psnr(vae.unproject(hint), truth)}
+
+
+def _vae(job: Job) -> PatchVAE:
+    vae = Model(spec_of(job.model), job.export).vae
+    if not isinstance(vae, PatchVAE):
+        raise CheckpointError("vae", "is not the linear patch codec that this recipe is for")
+    return vae
+
+
+def _segments(job: Job, split: str, said: Callable[[str], None]) -> list[SegmentSet]:
+    episodes, root = load_split(job.recordings, split), job.recordings / "segments" / split
+    missing = [episode for episode in episodes if not (root / episode.folder.name).exists()]
+    for number, episode in enumerate(missing):
+        said(f"guidance for {split} episode {number + 1} of {len(missing)}")
+        build([episode], root, stride=STRIDES[split])
+    return load_sets(episodes, root)
+
+
+def _per_split(job: Job, figures: Callable[[Sequence[Episode]], dict[str, float]]) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for split in (HELD_OUT, UNSEEN):
+        try:
+            episodes = load_split(job.recordings, split)
+        except NotFound:
+            continue
+        result |= {f"{split}_{name}": value for name, value in figures(episodes).items()}
+    return result

@@ -1,0 +1,223 @@
+"""A whole mesh on loopback: real servers of every service over tiny cores, one or more gateways on one store, and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from PIL import Image
+
+import services.decoder.servicer
+import services.planner.servicer
+import services.populator.servicer
+import services.reconstructor.servicer
+from services.common.desk import Desk
+from services.gateway.assembly import assemble
+from services.gateway.settings import GatewaySettings
+from services.gateway.worlds import Worlds
+from teleworld._proto.gateway.v1 import stream_pb2, world_pb2, world_service_pb2, world_service_pb2_grpc
+from teleworld.rpc.channels import open_channel
+from teleworld.rpc.convert.common import ModelDescription
+from teleworld.rpc.convert.gateway import write_keys
+from teleworld.rpc.server import Server, ServerConfig
+from teleworld.scheduling.tasks import Pool
+from teleworld.world.controls import Keys
+from tests.services.gateway.cores import Field, TinyDecoder, TinyPlanner, TinyPopulator, TinyReconstructor
+
+WEIGHTS = ModelDescription("nano", "digest-of-tiny-cores")
+PICTURE = np.linspace(0, 255, 96 * 160 * 3).reshape(96, 160, 3).astype(np.uint8)
+REGISTER: dict[Pool, Callable[[Server, Desk[Any]], None]] = {
+    Pool.PLANNER: services.planner.servicer.register,
+    Pool.POPULATOR: services.populator.servicer.register,
+    Pool.RECONSTRUCTOR: services.reconstructor.servicer.register,
+    Pool.DECODER: services.decoder.servicer.register,
+}
+
+
+def png(picture: np.ndarray = PICTURE) -> bytes:
+    """A PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.getvalue()
+
+
+async def start_worker(pool: Pool, core: Any, description: ModelDescription) -> Server:
+    """A serving worker of a pool."""
+    desk: Desk[Any] = Desk(pool.value, 8)
+    server = Server(pool.value, ServerConfig(drain_seconds=1.0))
+    REGISTER[pool](server, desk)
+    server.on_drain(desk.close)
+    await server.start()
+    await desk.open(lambda: (description, core))
+    server.ready()
+    return server
+
+
+@dataclass
+class Gateway:
+    """A serving gateway and a client's stub to it."""
+
+    server: Server
+    worlds: Worlds
+    channel: grpc.aio.Channel
+    stub: world_service_pb2_grpc.WorldServiceStub
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.server.drain()
+        await self.worlds.close()
+
+    async def kill(self) -> None:
+        """End as a process does that is killed: nothing is said to clients, nothing more is written."""
+        await self.worlds.store.redis.connection_pool.disconnect(inuse_connections=True)
+        self.worlds.store.redis.connection_pool.connection_kwargs["port"] = 1
+        await self.server._server.stop(None)
+        await self.worlds.close()
+
+    async def create(self, **fields: Any) -> world_pb2.World:
+        """A new world, of seed 7 unless said otherwise."""
+        request = world_service_pb2.CreateWorldRequest(**{"image": png(), "prompt": "a hall", "seed": 7} | fields)
+        return (await self.stub.CreateWorld(request, timeout=20)).world
+
+    async def get(self, name: str) -> world_pb2.World:
+        return (await self.stub.GetWorld(world_service_pb2.GetWorldRequest(name=name), timeout=20)).world
+
+
+@dataclass
+class Mesh:
+    """Workers by pool, and the gateways that were started."""
+
+    redis_url: str
+    memory: Field = field(default_factory=Field)
+    weights: ModelDescription = WEIGHTS
+    workers: dict[Pool, list[Server]] = field(default_factory=dict)
+    gateways: list[Gateway] = field(default_factory=list)
+
+    async def start_workers(self, **counts: int) -> None:
+        """One worker of each pool, or as many as `counts` says."""
+        for pool in Pool:
+            self.workers[pool] = [await self.worker(pool) for _ in range(counts.get(pool.value, 1))]
+
+    async def worker(self, pool: Pool) -> Server:
+        cores: dict[Pool, Callable[[], Any]] = {
+            Pool.PLANNER: TinyPlanner,
+            Pool.POPULATOR: TinyPopulator,
+            Pool.RECONSTRUCTOR: lambda: TinyReconstructor(self.memory),
+            Pool.DECODER: TinyDecoder,
+        }
+        return await start_worker(pool, cores[pool](), self.weights)
+
+    async def gateway(self, **settings: Any) -> Gateway:
+        """One more gateway on the same store and workers."""
+        addresses = {
+            f"{pool.value}_addresses": ",".join(server.address for server in servers)
+            for pool, servers in self.workers.items()
+        }
+        defaults = {"redis_url": self.redis_url, "drain_seconds": 3.0, "lease_seconds": 2.0}
+        server, worlds = assemble(GatewaySettings(**defaults | addresses | settings))
+        await server.start()
+        await worlds.start()
+        server.ready()
+        channel = open_channel(server.address)
+        gateway = Gateway(server, worlds, channel, world_service_pb2_grpc.WorldServiceStub(channel))
+        self.gateways.append(gateway)
+        return gateway
+
+    async def all_let_go(self) -> None:
+        """Wait until no gateway drives a world."""
+        async with asyncio.timeout(5):
+            for gateway in self.gateways:
+                while gateway.worlds.drives:
+                    await gateway.worlds.let_go.next.wait()
+
+    async def close(self) -> None:
+        for gateway in self.gateways:
+            await gateway.close()
+        for servers in self.workers.values():
+            for server in servers:
+                await server.drain()
+
+
+class Stream:
+    """A client's side of StreamWorld. Chunks are acknowledged as they are read, unless `acks` is False."""
+
+    def __init__(self, call: Any, acks: bool = True) -> None:
+        self.call = call
+        self.acks = acks
+        self.chunks: list[stream_pb2.Chunk] = []
+        self.receipts: list[stream_pb2.Receipt] = []
+        self.heartbeats = 0
+        self.end: stream_pb2.End | None = None
+        self._sequence = 0
+
+    async def send(self, **message: Any) -> None:
+        await self.call.write(world_service_pb2.StreamWorldRequest(**message))
+
+    async def control(self, keys: Keys, chunk: int | None = None) -> int:
+        """Send a control; returns its sequence number."""
+        self._sequence += 1
+        control = stream_pb2.Control(keys=write_keys(keys), sequence=self._sequence, chunk=chunk)
+        await self.send(control=control)
+        return self._sequence
+
+    async def prompt(self, text: str) -> int:
+        self._sequence += 1
+        await self.send(prompt=stream_pb2.PromptChange(text=text, sequence=self._sequence))
+        return self._sequence
+
+    async def read(self) -> Any:
+        """The next message, noted; None at the end of the call."""
+        response = await asyncio.wait_for(self.call.read(), 20)
+        if response is grpc.aio.EOF:
+            return None
+        kind = response.WhichOneof("message")
+        message = getattr(response, kind)
+        match kind:
+            case "chunk":
+                self.chunks.append(message)
+                if self.acks:
+                    with suppress(grpc.aio.AioRpcError):  # the call may end while the acknowledgement is on its way
+                        await self.send(ack=stream_pb2.Ack(chunk=message.index))
+            case "receipt":
+                self.receipts.append(message)
+            case "heartbeat":
+                self.heartbeats += 1
+            case "end":
+                self.end = message
+        return message
+
+    async def read_until(self, done: Callable[[Stream], bool]) -> None:
+        """Read until `done`, or the end."""
+        while not done(self) and await self.read() is not None:
+            pass
+
+    async def finish(self) -> list[stream_pb2.Chunk]:
+        """Read to the end; the chunks."""
+        await self.read_until(lambda stream: False)
+        return self.chunks
+
+
+@asynccontextmanager
+async def attached(gateway: Gateway, name: str, *, acks: bool = True, **fields: Any) -> AsyncIterator[Stream]:
+    """A stream that has sent its attach; as fast as can be unless `pace` says otherwise. Cancelled at the end."""
+    call = gateway.stub.StreamWorld()
+    stream = Stream(call, acks)
+    await stream.send(attach=stream_pb2.Attach(**{"name": name, "pace": stream_pb2.PACE_MAX} | fields))
+    try:
+        yield stream
+    finally:
+        call.cancel()
+
+
+def essence(chunks: list[stream_pb2.Chunk]) -> list[tuple[int, str, bytes, tuple[float, ...], int]]:
+    """What of chunks must be reproducible: everything but timings."""
+    return [
+        (c.index, c.latent_sha256, c.video, tuple(c.path.camera_to_world_opencv_metres), c.control_sequence)
+        for c in chunks
+    ]
