@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'input/output'}: {error.strerror or error}")
         return EXIT_BAD_INPUT
-    except Exception as error:  # a traceback helps nobody at a prompt; the class and text do
+    except Exception as error:  # noqa: BLE001 - a traceback helps nobody at a prompt; the class and text do
         _complain(f"internal error: {type(error).__name__}: {error}")
         return EXIT_INTERNAL
 

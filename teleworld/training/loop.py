@@ -42,7 +42,7 @@ class Run:
         self.step = 0
         self.seconds = 0.0
         self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser: torch.optim.Optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad], lr=learning_rate, betas=betas, weight_decay=weight_decay
         )
         folder.mkdir(parents=True, exist_ok=True)

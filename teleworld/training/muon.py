@@ -8,6 +8,7 @@ The orthogonalisation runs in float32: on CPUs without bfloat16 arithmetic the u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class MuonAdamW(torch.optim.Optimizer):
                     update(parameter, parameter.grad, group)
         return loss
 
-    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, float]) -> None:
+    def _muon(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
@@ -78,7 +79,7 @@ class MuonAdamW(torch.optim.Optimizer):
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(orthogonalise(ahead).view(parameter.shape), alpha=-group["lr"] * size)
 
-    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, tuple[float, float]]) -> None:
+    def _adam(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             state["step"] = 0

@@ -93,7 +93,7 @@ class GeometryNetwork(nn.Module):
         self.saliency_head = SaliencyHead(config)
         self._initialise()
         # The convolutions run channels-last; weights in that layout save a reorder at each call.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _initialise(self) -> None:
         """Keep the size of signals through the layers; torch's defaults shrink them until biases drown the picture."""

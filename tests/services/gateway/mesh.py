@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -59,26 +63,12 @@ async def start_worker(pool: Pool, core: Any, description: ModelDescription) -> 
     return server
 
 
-@dataclass
-class Gateway:
-    """A serving gateway and a client's stub to it."""
+class Client:
+    """A client of one gateway."""
 
-    server: Server
-    worlds: Worlds
-    channel: grpc.aio.Channel
-    stub: world_service_pb2_grpc.WorldServiceStub
-
-    async def close(self) -> None:
-        await self.channel.close()
-        await self.server.drain()
-        await self.worlds.close()
-
-    async def kill(self) -> None:
-        """End as a process does that is killed: nothing is said to clients, nothing more is written."""
-        await self.worlds.store.redis.connection_pool.disconnect(inuse_connections=True)
-        self.worlds.store.redis.connection_pool.connection_kwargs["port"] = 1
-        await self.server._server.stop(None)
-        await self.worlds.close()
+    def __init__(self, address: str) -> None:
+        self.channel = open_channel(address)
+        self.stub = world_service_pb2_grpc.WorldServiceStub(self.channel)
 
     async def create(self, **fields: Any) -> world_pb2.World:
         """A new world, of seed 7 unless said otherwise."""
@@ -87,6 +77,38 @@ class Gateway:
 
     async def get(self, name: str) -> world_pb2.World:
         return (await self.stub.GetWorld(world_service_pb2.GetWorldRequest(name=name), timeout=20)).world
+
+
+class Gateway(Client):
+    """A serving gateway in this process."""
+
+    def __init__(self, server: Server, worlds: Worlds) -> None:
+        super().__init__(server.address)
+        self.server = server
+        self.worlds = worlds
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.server.drain()
+        await self.worlds.close()
+
+
+class GatewayProcess(Client):
+    """A serving gateway in a process of its own."""
+
+    def __init__(self, address: str, process: asyncio.subprocess.Process) -> None:
+        super().__init__(address)
+        self.process = process
+
+    async def kill(self, number: int = signal.SIGKILL) -> int:
+        """End the process with a signal; returns its exit status."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.process.wait()
+
+    async def close(self) -> None:
+        await self.channel.close()
+        await self.kill()
 
 
 @dataclass
@@ -98,6 +120,7 @@ class Mesh:
     weights: ModelDescription = WEIGHTS
     workers: dict[Pool, list[Server]] = field(default_factory=dict)
     gateways: list[Gateway] = field(default_factory=list)
+    processes: list[GatewayProcess] = field(default_factory=list)
 
     async def start_workers(self, **counts: int) -> None:
         """One worker of each pool, or as many as `counts` says."""
@@ -115,19 +138,34 @@ class Mesh:
 
     async def gateway(self, **settings: Any) -> Gateway:
         """One more gateway on the same store and workers."""
+        server, worlds = assemble(GatewaySettings(**self._settings() | settings))
+        await server.start()
+        await worlds.start()
+        server.ready()
+        gateway = Gateway(server, worlds)
+        self.gateways.append(gateway)
+        return gateway
+
+    async def process(self, **settings: Any) -> GatewayProcess:
+        """One more gateway, as it is deployed."""
+        given = {f"TELEWORLD_GATEWAY_{name.upper()}": str(value) for name, value in (self._settings() | settings).items()}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "services.gateway", env=os.environ | given, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(30):
+            while (line := json.loads(await process.stdout.readline()))["event"] != "serving":
+                pass
+        gateway = GatewayProcess(line["address"], process)
+        self.processes.append(gateway)
+        return gateway
+
+    def _settings(self) -> dict[str, Any]:
         addresses = {
             f"{pool.value}_addresses": ",".join(server.address for server in servers)
             for pool, servers in self.workers.items()
         }
-        defaults = {"redis_url": self.redis_url, "drain_seconds": 3.0, "lease_seconds": 2.0}
-        server, worlds = assemble(GatewaySettings(**defaults | addresses | settings))
-        await server.start()
-        await worlds.start()
-        server.ready()
-        channel = open_channel(server.address)
-        gateway = Gateway(server, worlds, channel, world_service_pb2_grpc.WorldServiceStub(channel))
-        self.gateways.append(gateway)
-        return gateway
+        return {"redis_url": self.redis_url, "drain_seconds": 3.0, "lease_seconds": 2.0} | addresses
 
     async def all_let_go(self) -> None:
         """Wait until no gateway drives a world."""
@@ -137,7 +175,7 @@ class Mesh:
                     await gateway.worlds.let_go.next.wait()
 
     async def close(self) -> None:
-        for gateway in self.gateways:
+        for gateway in (*self.gateways, *self.processes):
             await gateway.close()
         for servers in self.workers.values():
             for server in servers:
@@ -204,7 +242,7 @@ class Stream:
 
 
 @asynccontextmanager
-async def attached(gateway: Gateway, name: str, *, acks: bool = True, **fields: Any) -> AsyncIterator[Stream]:
+async def attached(gateway: Client, name: str, *, acks: bool = True, **fields: Any) -> AsyncIterator[Stream]:
     """A stream that has sent its attach; as fast as can be unless `pace` says otherwise. Cancelled at the end."""
     call = gateway.stub.StreamWorld()
     stream = Stream(call, acks)
