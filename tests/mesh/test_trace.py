@@ -1,0 +1,48 @@
+"""One chunk's way through the mesh, as an operator sees it: a real trace at a real OTLP receiver."""
+
+from __future__ import annotations
+
+import pytest
+
+from teleworld.world.timeline import ChainMode
+from tests.mesh.conftest import walk_mesh
+from tests.otlp import OtlpReceiver, Span
+
+SERVICES = {"planner", "populator", "reconstructor", "decoder"}
+
+
+def covered(spans: list[Span], start: int, end: int) -> float:
+    """The share of [start, end] that lies inside at least one span."""
+    inside, at = 0, start
+    for span in sorted(spans, key=lambda span: span.start_ns):
+        first, last = max(span.start_ns, at), min(span.end_ns, end)
+        if last > first:
+            inside += last - first
+            at = last
+    return inside / (end - start)
+
+
+@pytest.mark.timeout(180)
+async def test_a_chunks_spans_cover_its_latency_across_all_services(start_mesh, picture, monkeypatch):
+    with OtlpReceiver() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
+        async with start_mesh() as mesh:
+            await walk_mesh(mesh.address, picture, ChainMode.T_B, 13)
+        spans = receiver.spans  # the services have flushed: they drained before the mesh was gone
+    chunk = next(span for span in spans if span.name == "chunk" and span.attributes["teleworld.chunk"] == 9)
+    trace = {span.span_id: span for span in spans if span.trace_id == chunk.trace_id}
+    segment = trace[chunk.parent_id]
+    assert segment.name == "segment" and not segment.parent_id
+    tasks = [span for span in trace.values() if span.name.startswith("task ")]
+    assert {span.parent_id for span in tasks} == {segment.span_id}
+    assert covered(tasks, chunk.start_ns, chunk.end_ns) >= 0.95
+    reached = set()
+    for span in trace.values():
+        service = span.service.rpartition("-")[2].rpartition(".")[2]
+        if service in SERVICES and trace[span.parent_id].service != span.service:
+            reached.add(service)
+            while span.parent_id != segment.span_id:
+                span = trace[span.parent_id]
+            assert span.name.startswith("task "), f"{service} hangs under {span.name}"
+    assert reached == SERVICES
+    assert set(chunk.links) >= {span.span_id for span in tasks if span.name in ("task guide", "task plan")}
