@@ -6,19 +6,21 @@
 #   make check    linters and type checks alone
 #   make clean    remove what the targets made
 #
-# PYTHON=python3.12 chooses the interpreter. PIP_FLAGS is passed to pip: where PyPI's torch brings CUDA along,
-# PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu" fetches the small build.
+# PYTHON=python3.12 chooses the interpreter. PYTEST_FLAGS is passed to pytest, PIP_FLAGS to pip, for example to name another
+# package index.
 
 SHELL := /bin/bash
 PYTHON ?= python3
 PIP_FLAGS ?=
+PYTEST_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-DEMO_IMAGE ?= examples/start/map04_white_hall.png
-DEMO_KEYS ?= W*3s W+RIGHT*2s RIGHT*1.5s W*2s D*1s W+D*1.5s W+A*1.5s LEFT*2s W+LEFT*2s UP*0.5s DOWN*0.5s S*1s .*2s RIGHT*1.5s
-DEMO_LIVE_KEYS ?= W*1s W+RIGHT*1s RIGHT*1s A*1s W+LEFT*1s
+DEMO_IMAGE ?= examples/start/map09_round_court.png
+DEMO_KEYS ?= W*1s RIGHT*1s LEFT*2s RIGHT*1s .*2s W+D*0.8s S+A*0.8s W+A*0.8s S+D*0.8s S*1s RIGHT*1.5s W*0.6s S*0.6s \
+	LEFT*1.5s UP*0.5s DOWN*0.5s W+RIGHT*1s S+LEFT*1s .*2s
+DEMO_LIVE_KEYS ?= W*1s RIGHT*1s LEFT*1s S+D*1s .*1s
 
 # One thread an operation: worker processes run side by side, and two OpenMP threads beside a busy neighbour are slower.
 export OMP_NUM_THREADS ?= 1
@@ -42,7 +44,7 @@ demo: setup
 		--seed 1 --out out/walk.mp4 --report out/report.json --logs out/logs
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -6,7 +6,8 @@ from services.gateway.discovery import Discovery, StaticDiscovery
 from services.gateway.roster import Roster
 from services.gateway.servicer import register
 from services.gateway.settings import GatewaySettings
-from services.gateway.store import Retention, Store
+from services.gateway.states import Retention
+from services.gateway.store import Store
 from services.gateway.worlds import Worlds
 from teleworld.rpc.server import Server
 
@@ -24,9 +25,7 @@ def assemble(settings: GatewaySettings, discovery: Discovery | None = None) -> t
     worlds = Worlds(
         settings,
         Store(settings.redis_url, retention),
-        lambda dispatcher: Roster(
-            dispatcher, sources, digest=settings.weights_digest, slots=settings.worker_slots
-        ),
+        lambda dispatcher: Roster(dispatcher, sources, digest=settings.weights_digest, slots=settings.worker_slots),
     )
     server = Server("gateway", settings.server())
     register(server, worlds)

@@ -27,7 +27,12 @@ from teleworld.world.work import Prompt
 
 _HEAD = struct.Struct("<3sBI")
 _MAGIC, _VERSION = b"TWR", 1
-_DTYPES = {"f4": np.dtype("<f4"), "f8": np.dtype("<f8"), "u1": np.dtype("u1"), "i8": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "f4": np.dtype("<f4"),
+    "f8": np.dtype("<f8"),
+    "u1": np.dtype("u1"),
+    "i8": np.dtype("<i8"),
+}
 _CONTROL = struct.Struct("<QBBQ")
 CONTROL_BYTES = _CONTROL.size
 

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from services.gateway import metrics
+from services.gateway.clock import now
 from services.gateway.codec import read_controls
 from services.gateway.restore import Restored
-from services.gateway.store import State, Store
-from teleworld.runtime.aiokit import Bell, TaskGroup
+from services.gateway.states import State
+from services.gateway.store import Store
+from teleworld.runtime.aiokit import Bell, TaskGroup, within
 from teleworld.runtime.dispatcher import Dispatcher, Listener
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
 from teleworld.scheduling.policy import Limits
@@ -68,6 +71,7 @@ class Drive:
         self.head = state.head
         self.oldest = state.oldest
         self.acked = state.acked
+        self.heard = now()
         self.ending: Ending | None = None
         self.changed = Bell()
         self.on_applied: Callable[[int, int], None] = lambda sequence, chunk: None
@@ -84,13 +88,16 @@ class Drive:
         self._scheduled: list[tuple[int, int]] = []
         self._prompts: list[tuple[int, Prompt]] = []
         self._reflects: dict[int, float] = {}
+        self._bound_at: dict[int, float] = {}
         self._tasks = TaskGroup(self._crashed)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, limits: Limits, until: int | None) -> None:
-        """Generate from here on. until: the number of the first chunk that is not wanted."""
-        listener = Listener(chunk=self._made, bound=self._bound, ended=self._failed)
+        """Generate from here on, unless the drive has ended. until: the number of the first chunk that is not wanted."""
+        if self.ending is not None:
+            return
+        listener = Listener(chunk=self._made, bound=self._bound, ended=self.fail)
         world = self.record.world
         self._dispatcher.add(
             self.session,
@@ -101,6 +108,7 @@ class Drive:
             done=self._restored.done,
         )
         self._dispatcher.until(world, until)
+        self._dispatcher.played(world, self.acked)
         self._tasks.start(self._keep_lease(), name=f"{world}/lease")
         self._tasks.start(self._save_acks(), name=f"{world}/acks")
 
@@ -110,6 +118,20 @@ class Drive:
             self.ending = Ending(reason, message)
             self._dispatcher.remove(self.record.world)
             self.changed.ring()
+
+    def fail(self, error: TeleWorldError) -> None:
+        """End for the reason that an error of the dispatcher or the store stands for."""
+        match error:
+            case StaleEpoch():
+                self.end(Reason.SUPERSEDED)
+            case NotFound():
+                self.end(Reason.DELETED)
+            case Internal():
+                _log.error("a world ended", extra={"world": self.record.world, "error": error.message})
+                self.end(Reason.ERROR, "internal error")
+            case _:
+                _log.warning("a world ended", extra={"world": self.record.world, "error": error.message})
+                self.end(Reason.ERROR, error.message)
 
     async def close(self) -> None:
         """End, save what was acknowledged, and give the lease back."""
@@ -149,6 +171,7 @@ class Drive:
 
         Raises InvalidInput when it is scheduled for a chunk that is bound, or too many wait.
         """
+        self.heard = now()
         async with self._order:
             self.session.controls.add(control)
             if received is not None:
@@ -198,6 +221,7 @@ class Drive:
 
     async def log_binding(self, binding: Binding) -> None:
         """Write a binding, with the controls that wait behind it."""
+        self._bound_at[binding.segment] = now()
         async with self._order:
             await self._store.bind(self.record.world, self.epoch, binding, self.session.controls.waiting())
         first = self.session.number(binding.segment, 2)
@@ -221,6 +245,10 @@ class Drive:
     async def log_chunk(self, chunk: Chunk) -> None:
         """Write a chunk."""
         await self._store.put_chunk(self.record.world, self.epoch, chunk)
+        if (bound := self._bound_at.get(chunk.segment)) is not None:
+            metrics.chunk_ms.record((now() - bound) * 1e3)
+        if chunk.latent == self.session.timeline.last_shown:
+            self._bound_at.pop(chunk.segment, None)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -237,34 +265,17 @@ class Drive:
             self._reflects[control.chunk] = received
             self.on_applied(control.sequence, control.chunk)
 
-    def _failed(self, error: TeleWorldError) -> None:
-        match error:
-            case StaleEpoch():
-                self.end(Reason.SUPERSEDED)
-            case NotFound():
-                self.end(Reason.DELETED)
-            case Internal():
-                _log.error("a world ended", extra={"world": self.record.world, "error": error.message})
-                self.end(Reason.ERROR, "internal error")
-            case _:
-                _log.warning("a world ended", extra={"world": self.record.world, "error": error.message})
-                self.end(Reason.ERROR, error.message)
-
     async def _keep_lease(self) -> None:
         """Renew at half of the remaining time. A store that is away is asked again: nobody else can take the lease there."""
         while True:
-            try:
-                async with asyncio.timeout(self._lease_seconds / 2):
-                    await self._check_lease.wait()
-            except TimeoutError:
-                pass
+            await within(self._lease_seconds / 2, self._check_lease)
             self._check_lease.clear()
             try:
                 await self._store.renew(self.record.world, self.epoch, self._lease_seconds)
             except Unavailable:
                 _log.warning("a lease could not be renewed", extra={"world": self.record.world})
             except TeleWorldError as error:
-                self._failed(error)
+                self.fail(error)
                 return
 
     async def _save_acks(self) -> None:
@@ -276,7 +287,7 @@ class Drive:
             except Unavailable:
                 _log.warning("an acknowledgement could not be saved", extra={"world": self.record.world})
             except TeleWorldError as error:
-                self._failed(error)
+                self.fail(error)
                 return
             await ring.wait()
 

@@ -33,7 +33,9 @@ class EventHub:
 
     def __init__(self, url: str) -> None:
         # A connection that mends itself silently would hide that messages were lost.
-        self._redis = aioredis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), health_check_interval=_POLL_SECONDS)
+        self._redis = aioredis.Redis.from_url(
+            url, socket_timeout=None, retry=Retry(NoBackoff(), 0), health_check_interval=_POLL_SECONDS
+        )
         self._pubsub: PubSub | None = None
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
 
@@ -53,7 +55,7 @@ class EventHub:
         self._listeners[channel].append(listener)
         try:
             if self._pubsub is not None:
-                with suppress(RedisError):  # `run` notices too, and subscribes anew
+                with suppress(RedisError, OSError):  # `run` notices too, and subscribes anew
                     await self._pubsub.subscribe(channel)
             yield
         finally:
@@ -61,7 +63,7 @@ class EventHub:
             if not self._listeners[channel]:
                 del self._listeners[channel]
                 if self._pubsub is not None:
-                    with suppress(RedisError):
+                    with suppress(RedisError, OSError):
                         await self._pubsub.unsubscribe(channel)
 
     async def _listen(self) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from services.gateway.store import State
-from services.gateway.worlds import CALL_SECONDS, EXPORT_SECONDS, View, Worlds
+from services.gateway.states import State, View
+from services.gateway.worlds import CALL_SECONDS, EXPORT_SECONDS, Worlds
 from teleworld.runtime.records import Chunk, Fork, WorldRecord
 from teleworld.scheduling.tasks import Pool
 from teleworld.video.h264 import decode_chunk
@@ -69,7 +69,7 @@ async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", te
     return await worlds.view(target)
 
 
-async def export(worlds: Worlds, world: str, dynamic_at_chunk: int | None) -> AsyncIterator[bytes]:
+async def export(worlds: Worlds, world: str, dynamic_at_chunk: int | None) -> AsyncGenerator[bytes, None]:
     """The newest memory revision as a PLY file, in pieces, with the dynamic points of a chunk if one is named."""
     state = (await worlds.view(world)).state
     if state.revision is None:
@@ -77,7 +77,9 @@ async def export(worlds: Worlds, world: str, dynamic_at_chunk: int | None) -> As
     frame = None
     if dynamic_at_chunk is not None:
         if dynamic_at_chunk >= state.head:
-            raise InvalidInput("dynamic_at_chunk", f"chunk {dynamic_at_chunk} is not made; the next one is {state.head}")
+            raise InvalidInput(
+                "dynamic_at_chunk", f"chunk {dynamic_at_chunk} is not made; the next one is {state.head}"
+            )
         frame = Timeline.first_frame(dynamic_at_chunk + 1) - 1
     _, port = worlds.dispatcher.port(Pool.RECONSTRUCTOR)
     async for piece in port.export(world, state.revision, frame, EXPORT_SECONDS):
@@ -90,7 +92,9 @@ def _check_reach(record: WorldRecord, state: State, chunk: int) -> None:
     if record.fork is not None and chunk < record.fork.chunk:
         raise PreconditionFailed(f"chunk {chunk} belongs to {world_name(record.fork.source)}: fork that world")
     if chunk < state.oldest:
-        raise PreconditionFailed(f"chunk {chunk} is beyond the retention horizon; the oldest one kept is {state.oldest}")
+        raise PreconditionFailed(
+            f"chunk {chunk} is beyond the retention horizon; the oldest one kept is {state.oldest}"
+        )
 
 
 async def _cut(worlds: Worlds, record: WorldRecord, chunk: int) -> tuple[Walker, int, Prompt, NDArray[np.uint8]]:

@@ -7,7 +7,7 @@ import time
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.gateway.drive import Ending, Reason
-from services.gateway.worlds import View
+from services.gateway.states import View
 from teleworld._proto.gateway.v1 import stream_pb2, world_pb2
 from teleworld.rpc.convert.common import write_chain, write_path
 from teleworld.runtime.records import Chunk, WorldRecord
@@ -85,5 +85,3 @@ def write_heartbeat() -> stream_pb2.Heartbeat:
 
 def write_end(ending: Ending, last_chunk: int | None) -> stream_pb2.End:
     return stream_pb2.End(reason=_REASONS[ending.reason], message=ending.message, last_chunk=last_chunk)
-
-

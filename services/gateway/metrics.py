@@ -36,8 +36,10 @@ def observe(worlds: Worlds) -> None:
     def driven(options: CallbackOptions) -> Iterable[Observation]:
         return [Observation(len(worlds.drives))]
 
-    _meter.create_observable_gauge(
-        "teleworld.gateway.queue_depth", [depth], description="Tasks that wait for a worker"
-    )
+    def watching(options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(len(worlds.spectators))]
+
+    _meter.create_observable_gauge("teleworld.gateway.queue_depth", [depth], description="Tasks that wait for a worker")
     _meter.create_observable_gauge("teleworld.gateway.workers", [workers], description="Workers that serve")
     _meter.create_observable_gauge("teleworld.gateway.streams", [driven], description="Worlds that are driven")
+    _meter.create_observable_gauge("teleworld.gateway.spectators", [watching], description="Spectators")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.gateway.store import Log, State
+from services.gateway.states import Log, State
 from teleworld.runtime.records import WorldRecord
 from teleworld.runtime.session import WorldSession
 from teleworld.scheduling.tasks import KIND_OF_GROUP, Kind, Task
@@ -51,7 +51,9 @@ def restore(record: WorldRecord, epoch: int, state: State, log: Log) -> Restored
     session.prompt = log.prompt or record.prompt
     done = _done_chain(record, log, first)
     if first < segment:
-        done += [Task(record.world, KIND_OF_GROUP[group], first) for group in timeline.groups if group is not Group.PLAN]
+        done += [
+            Task(record.world, KIND_OF_GROUP[group], first) for group in timeline.groups if group is not Group.PLAN
+        ]
         done += [Task(record.world, Kind.DECODE, first, index) for index in timeline.chunks(first)]
     if record.fork is not None and first == 0:
         done.append(Task(record.world, Kind.DECODE, 0, 1))

@@ -90,9 +90,7 @@ class Roster:
             address = sighting.address
             if sighting.present and address not in self._watches:
                 self._lost[address] = asyncio.Event()
-                self._watches[address] = self._tasks.start(
-                    self._watch(sighting.pool, address), name=f"watch {address}"
-                )
+                self._watches[address] = self._tasks.start(self._watch(sighting.pool, address), name=f"watch {address}")
             elif not sighting.present and (watch := self._watches.pop(address, None)) is not None:
                 watch.cancel()
                 del self._lost[address]

@@ -151,12 +151,13 @@ return {0, 0}
 """
 )
 
-# record, milliseconds until it expires, chunk number of the fork, then pairs: hash key's place, field, value
+# record, milliseconds until it expires, the first chunk that is missing, memory revision or '', static points, then triples:
+# a hash's place in KEYS, field, value
 CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return {-2, 0} end
 redis.call('DEL', unpack(KEYS))
 local head, oldest, bytes = tonumber(ARGV[3]), nil, 0
-for at = 4, #ARGV, 3 do
+for at = 6, #ARGV, 3 do
   redis.call('HSET', KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2])
   if tonumber(ARGV[at]) == 9 then
     bytes = bytes + #ARGV[at + 2]
@@ -164,6 +165,7 @@ for at = 4, #ARGV, 3 do
     if not oldest or index < oldest then oldest = index end
   end
 end
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[3], 'revision', ARGV[4], 'static_points', ARGV[5]) end
 if head > 0 then
   redis.call('HSET', KEYS[3], 'head', head, 'acked', head, 'oldest', oldest or head, 'bytes', bytes)
 end

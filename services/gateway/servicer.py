@@ -9,9 +9,10 @@ import grpc
 
 from services.gateway import forks, metrics
 from services.gateway.messages import write_received, write_world
+from services.gateway.states import Birth
 from services.gateway.stream import WorldStream, read_attach
 from services.gateway.watch import Spectator
-from services.gateway.worlds import Birth, Worlds
+from services.gateway.worlds import Worlds
 from teleworld._proto.gateway.v1 import world_service_pb2 as pb
 from teleworld._proto.gateway.v1 import world_service_pb2_grpc
 from teleworld.rpc.convert.common import read_chain

@@ -50,6 +50,8 @@ class GatewaySettings(BaseSettings):
     """A stream whose credit is used up ends when no ack comes within this time."""
     idle_timeout_seconds: float = Field(default=300.0, gt=0)
     """A stream whose client says nothing for this long ends."""
+    solo_idle_seconds: float = Field(default=60.0, gt=0)
+    """A walk that is driven by SendControls alone ends when no control comes for this long."""
     chunk_retention: int = Field(default=256, ge=64)
     """Chunks of a world that are kept for resume, forks and spectators."""
     chunk_retention_bytes: int = Field(default=64 * 2**20, ge=2**20)

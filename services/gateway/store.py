@@ -8,9 +8,9 @@ skip it and clean it away.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -21,6 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.gateway import codec, scripts
+from services.gateway.states import Log, Retention, State
 from teleworld.runtime.controls import MAX_PENDING
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
 from teleworld.world.controls import Control
@@ -29,47 +30,8 @@ from teleworld.world.identifiers import world_name
 from teleworld.world.work import Prompt
 
 PREFIX = "teleworld:gateway"
+ANSWER_SECONDS = 10.0
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
-
-
-@dataclass(frozen=True)
-class Retention:
-    """How much is kept of a world: chunks by count and bytes, segments of its log, and how long without a stream."""
-
-    chunks: int = 256
-    nbytes: int = 64 * 2**20
-    segments: int = 64
-    world_seconds: float = 7 * 86400.0
-    request_seconds: float = 86400.0
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a world is. head: the number of the first chunk that is not made. oldest: of the first that is kept. acked:
-    of the first never acknowledged. segment: the last one bound on the world's own timeline, or -1.
-    """
-
-    epoch: int = 0
-    leased: bool = False
-    head: int = 0
-    oldest: int = 0
-    acked: int = 0
-    segment: int = -1
-    revision: int | None = None
-    static_points: int = 0
-    prompt: str = ""
-    prompt_text: str | None = None
-
-
-@dataclass(frozen=True)
-class Log:
-    """The canonical log of some segments: bindings and plans by segment, memory by revision, and what waits for the next."""
-
-    bindings: dict[int, Binding]
-    plans: dict[int, Plan]
-    memory: dict[int, Memory]
-    controls: tuple[Control, ...]
-    prompt: Prompt | None
 
 
 def prompt_digest(prompt: Prompt) -> str:
@@ -84,7 +46,8 @@ class Store:
         self.retention = retention or Retention()
         self.redis = aioredis.Redis.from_url(
             url,
-            socket_timeout=5.0,
+            # With a timeout of its own redis-py uses `asyncio.wait_for`, which loses cancellations on Python 3.11; see `ask`.
+            socket_timeout=None,
             socket_connect_timeout=2.0,
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 8),
             retry_on_error=list(_AWAY),
@@ -124,8 +87,9 @@ class Store:
         self, record: WorldRecord, memory: Memory | None = None, chunks: Sequence[tuple[int, bytes]] = ()
     ) -> bool:
         """Write a new world, whole. A fork brings its first memory and the chunks it shares. False if it is there already."""
-        extra: list[Any] = []
+        extra: list[Any] = ["", 0]
         if memory is not None:
+            extra = [memory.revision, memory.static_points]
             extra += [1 + scripts.KEYS.index("memory"), memory.revision, codec.write_memory(memory)]
         for index, data in chunks:
             extra += [1 + scripts.KEYS.index("chunks"), index, data]
@@ -212,9 +176,7 @@ class Store:
 
     # -- log ----------------------------------------------------------------------------------------------------------
 
-    async def bind(
-        self, world: str, epoch: int, binding: Binding, waiting: tuple[Control, ...]
-    ) -> None:
+    async def bind(self, world: str, epoch: int, binding: Binding, waiting: tuple[Control, ...]) -> None:
         """Write a binding and the controls that wait behind it; what is beyond the retention is dropped."""
         prompt = codec.write_prompt(binding.prompt)
         digest = hashlib.sha256(prompt).hexdigest()
@@ -330,8 +292,9 @@ class Store:
     async def ask(command: Any) -> Any:
         """The answer of a command. Raises Unavailable when there is none."""
         try:
-            return await command
-        except _AWAY as error:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await command
+        except (*_AWAY, TimeoutError) as error:
             raise Unavailable("the store does not answer") from error
         except RedisError as error:
             raise Unavailable(f"the store refuses: {type(error).__name__}") from error

@@ -6,9 +6,8 @@ Two tasks: `_listen` takes the client's messages in, `messages` writes. They mee
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 
 from services.gateway import metrics
@@ -27,15 +26,19 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.worlds import MAX_PROMPT, Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
 from teleworld.rpc.convert.gateway import read_control
+from teleworld.runtime.aiokit import within
 from teleworld.scheduling.policy import Limits
-from teleworld.world.errors import InvalidInput, PreconditionFailed
+from teleworld.world.errors import InvalidInput, NotFound, PreconditionFailed, StaleEpoch
 from teleworld.world.identifiers import parse_world_name
 
 Up = world_service_pb2.StreamWorldRequest
 Down = world_service_pb2.StreamWorldResponse
 DEFAULT_CREDIT, MAX_CREDIT = 8, 64
-END_PATIENCE_SECONDS = 2.0
-"""A client that just got its last chunk is about to acknowledge it; a call that ends meanwhile would fail under its hands."""
+SETTLE_SECONDS, MAX_SETTLE_SECONDS = 0.03, 0.5
+LINGER_SECONDS = 1.0
+"""How long a call stays open after its `End` for the client to close its side: what a client writes to a call that is over
+makes gRPC drop what it has not read yet, the `End` included.
+"""
 
 
 @dataclass(frozen=True)
@@ -101,33 +104,42 @@ class WorldStream:
 
     # -- down ---------------------------------------------------------------------------------------------------------
 
-    async def messages(self, requests: AsyncIterator[Up]) -> AsyncIterator[Down]:
+    async def messages(self, requests: AsyncIterator[Up]) -> AsyncGenerator[Down, None]:
         """Everything that is sent to the client."""
         drive, attach = self._drive, self._attach
         drive.on_applied = self._applied
         ahead = drive.record.timeline.chunks_per_segment
+        limits = Limits(ahead + 1 if attach.realtime else 2 * ahead)
         drive.ack(self._next)
-        drive.start(Limits(ahead + 1 if attach.realtime else 2 * ahead), None if attach.until is None else attach.until + 1)
-        drive.played(self._next)
         listening = asyncio.create_task(self._listen(requests))
         try:
             yield Down(attached=write_attached(drive.record, drive.epoch, self._next))
             if self._rewound:
                 yield Down(rewound=stream_pb2.Rewound(to_chunk=drive.head - 1))
+            await self._settle()
+            drive.start(limits, None if attach.until is None else attach.until + 1)
+            drive.pause(self._paused)
             async for message in self._feed():
                 yield message
+            await asyncio.wait((listening,), timeout=LINGER_SECONDS)
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
 
-    async def _feed(self) -> AsyncIterator[Down]:
+    async def _settle(self) -> None:
+        """Wait for a short silence: what the client sent along with its attach counts before the first keys are bound."""
+        latest = now() + MAX_SETTLE_SECONDS
+        while (rest := min(self._heard + SETTLE_SECONDS, latest) - now()) > 0:
+            await within(rest, self._drive.changed.next)
+
+    async def _feed(self) -> AsyncGenerator[Down, None]:
         drive, sent = self._drive, now()
         while True:
             ring = drive.changed.next
             while self._receipts:
                 yield Down(receipt=self._receipts.popleft())
                 sent = now()
-            if self._failure is not None:
+            if self._failure is not None and drive.ending is None:
                 raise self._failure
             if self._may_send():
                 yield Down(chunk=await self._chunk())
@@ -141,9 +153,7 @@ class WorldStream:
                 yield Down(heartbeat=write_heartbeat())
                 sent = now()
             drive.played(self._playback.played(now()))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(self._wake(sent) - now(), 0.0)):
-                    await ring.wait()
+            await within(self._wake(sent) - now(), ring)
 
     def _may_send(self) -> bool:
         attach, drive = self._attach, self._drive
@@ -170,16 +180,13 @@ class WorldStream:
             return self._drive.ending
         if self._closed:
             return Ending(Reason.CLIENT_CLOSED)
-        if self._last_sent() and (self._acked == self._next or moment - self._heard >= END_PATIENCE_SECONDS):
+        if attach.until is not None and self._next > attach.until:
             return Ending(Reason.REACHED_END)
         if self._starved() and moment - self._credited >= settings.ack_timeout_seconds:
             return Ending(Reason.ACK_TIMEOUT, f"no ack in {settings.ack_timeout_seconds:g} s")
         if moment - self._heard >= settings.idle_timeout_seconds:
             return Ending(Reason.IDLE, f"nothing was heard in {settings.idle_timeout_seconds:g} s")
         return None
-
-    def _last_sent(self) -> bool:
-        return self._attach.until is not None and self._next > self._attach.until
 
     def _starved(self) -> bool:
         return not self._paused and self._next - self._acked >= self._attach.credit
@@ -188,8 +195,6 @@ class WorldStream:
         """When something is to be done though nothing rings."""
         settings = self._settings
         times = [sent + settings.heartbeat_seconds, self._heard + settings.idle_timeout_seconds]
-        if self._last_sent():
-            times.append(self._heard + END_PATIENCE_SECONDS)
         if self._starved():
             times.append(self._credited + settings.ack_timeout_seconds)
         if (due := self._playback.due(now())) is not None:
@@ -208,6 +213,8 @@ class WorldStream:
                 self._heard = now()
                 await self._take(message)
                 self._drive.changed.ring()
+        except (StaleEpoch, NotFound) as error:
+            self._drive.fail(error)
         except Exception as error:  # noqa: BLE001 - `_feed` raises it, in the call's own task
             self._failure = error
         self._closed = True

@@ -6,16 +6,14 @@ holds it back, and one that falls behind the retention is sent away.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
 
 from services.gateway.clock import now
 from services.gateway.drive import Ending, Reason
 from services.gateway.messages import write_attached, write_chunk, write_end, write_heartbeat
 from services.gateway.worlds import Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
-from teleworld.runtime.aiokit import Bell
+from teleworld.runtime.aiokit import Bell, within
 from teleworld.world.errors import InvalidInput, NotFound, PreconditionFailed
 
 Down = world_service_pb2.WatchWorldResponse
@@ -38,7 +36,7 @@ class Spectator:
         self._ending = self._ending or Ending(reason)
         self._bell.ring()
 
-    async def messages(self) -> AsyncIterator[Down]:
+    async def messages(self) -> AsyncGenerator[Down, None]:
         """Everything that is sent to the spectator. Raises NotFound, InvalidInput or PreconditionFailed."""
         async with self._worlds.hub.listening(self._world, self._event):
             record, state = await self._worlds.store.record(self._world), await self._worlds.store.state(self._world)
@@ -52,7 +50,7 @@ class Spectator:
             async for message in self._feed(first):
                 yield message
 
-    async def _feed(self, index: int) -> AsyncIterator[Down]:
+    async def _feed(self, index: int) -> AsyncGenerator[Down, None]:
         beat, sent = self._worlds.settings.heartbeat_seconds, now()
         while True:
             ring = self._bell.next
@@ -72,9 +70,7 @@ class Spectator:
                 yield Down(heartbeat=write_heartbeat())
                 self._stale, sent = True, now()
                 continue
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(sent + beat - now(), 0.0)):
-                    await ring.wait()
+            await within(sent + beat - now(), ring)
 
     async def _refresh(self) -> None:
         """Look at the store itself: an event may have been missed."""

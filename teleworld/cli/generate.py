@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from teleworld.cli import walks
-from teleworld.cli.console import Screen
+from teleworld.cli.console import Advance, Screen
 from teleworld.cli.mesh import LocalMesh, MeshConfig
 from teleworld.cli.player import MARGIN
 from teleworld.cli.report import Leg, Shot, Subject, make_report, summary, write_report
@@ -215,7 +215,7 @@ class _Job:
                 client, subject, self.live_keys, self.chunks - 1, len(self.controls), fps, self.live, take
             )
 
-    def _taker(self, leg: Leg, advance: Any) -> walks.Took:
+    def _taker(self, leg: Leg, advance: Advance) -> walks.Took:
         def take(shot: Shot) -> None:
             self.video.write(shot.video)
             rate = leg.sustained_fps()

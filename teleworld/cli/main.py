@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except TeleWorldError as error:
-        _complain(error.message if not isinstance(error, InvalidInput) else str(error))
+        _complain(error.message)
         return exit_code(error)
     except ModuleNotFoundError as error:
         _complain(f"{error.name} is not installed; this command needs: pip install 'teleworld[serve,train]'")
@@ -85,13 +85,15 @@ def _run(arguments: Sequence[str]) -> int:
     parser = _Parser(prog="teleworld", description="A world that you walk through while it is being generated.")
     parser.add_argument("--version", action="version", version=f"teleworld {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    chosen = next((word for word in arguments if not word.startswith("-")), "")
+    module = importlib.import_module(f"teleworld.cli.{chosen}") if chosen in COMMANDS else None
     for name, help_text in COMMANDS.items():
         command = commands.add_parser(name, help=help_text, description=help_text)
-        if name == chosen:
-            module = importlib.import_module(f"teleworld.cli.{name}")
+        if name == chosen and module is not None:
             module.add_arguments(command)
     options = parser.parse_args(arguments)
+    if module is None:
+        parser.error(f"unknown command {chosen!r}")
     from teleworld.cli.console import Screen
 
     outcome = module.run(options, Screen())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -135,7 +135,7 @@ class InProcessEngine:
         *,
         remember: bool = True,
         ahead: int | None = None,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """The first `chunks` chunks of a new world under scheduled `controls`, as fast as they can be made.
 
         `remember` False renders guidance from the newest key frame alone. `ahead` is the look-ahead in chunks, by default

@@ -114,11 +114,15 @@ def load_model(name: str, root: Path | None = None) -> Model:
 
 
 def save_network(folder: Path, network: str, module: nn.Module, **metadata: Any) -> None:
-    """Write `network` of a model folder, with `module.config` and further metadata (dataclasses or text) beside the weights."""
+    """Write `network` of a model folder: weights in half precision, `module.config` and further metadata beside them.
+
+    Metadata are dataclasses or text. The networks compute in float32 again when they are loaded.
+    """
     described = {"config": _json(module.config)} | {
         name: value if isinstance(value, str) else _json(value) for name, value in metadata.items()
     }
-    save_safetensors(folder / f"{network}.safetensors", module.state_dict(), described)
+    weights = {name: value.half() if value.is_floating_point() else value for name, value in module.state_dict().items()}
+    save_safetensors(folder / f"{network}.safetensors", weights, described)
 
 
 def _json(value: Any) -> str:

@@ -106,13 +106,13 @@ class Planner:
         """
         clock = StageClock()
         with clock.stage("bridge"):
-            prefix = latents_to_tensor(request.prefix[None])
+            start = self.model.vae.new_decoder_state()
+            self.model.vae.decode_chunk(latents_to_tensor(request.prefix[None]), start)
             pictures = []
             for row in range(len(request.keys)):
                 key = latents_to_tensor(request.keys[row : row + 1])
                 hint = decoder_guidance(request.guidance, row)
-                state = self.model.vae.new_decoder_state()
-                self.model.vae.decode_chunk(prefix, state)
+                state = start.clone()
                 self.model.vae.decode_chunk(key, state, hint)
                 pictures.append(self.model.vae.decode_chunk(key, state, hint)[:, :, -1:])
             last = request.timeline.key_frames.index(request.timeline.boundary)

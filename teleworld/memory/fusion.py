@@ -42,7 +42,7 @@ class FusionPolicy:
     that remains after forgetting, so that it is not due again at each key frame.
     """
 
-    confident: float = 0.5
+    confident: float = 0.35
     near: float = 0.2
     far: float = 100.0
     edge: float = 0.08

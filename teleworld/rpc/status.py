@@ -53,7 +53,10 @@ _TEXT_ERRORS: dict[str, type[TeleWorldError]] = {
     error.reason: error for error in (Conflict, PreconditionFailed, StateLost, Unavailable, DeadlineExceeded, Internal)
 }
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
-_CONNECTION_LOST = re.compile(r"RST_STREAM|Stream removed|GOAWAY|Socket closed|Connection reset", re.IGNORECASE)
+# The last is what grpc.aio makes of a message that is written just when the peer ends the call, whose own status is lost.
+_CONNECTION_LOST = re.compile(
+    r"RST_STREAM|Stream removed|GOAWAY|Socket closed|Connection reset|Internal error from Core", re.IGNORECASE
+)
 
 
 def code_of(error: BaseException) -> grpc.StatusCode:

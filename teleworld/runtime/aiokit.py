@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
+
+RECANCEL_SECONDS = 1.0
 
 
 class Bell:
@@ -23,6 +26,14 @@ class Bell:
     def next(self) -> asyncio.Event:
         """Set by the next ring."""
         return self._event
+
+
+async def within(seconds: float, event: asyncio.Event) -> bool:
+    """Wait for `event`, at most so long. Whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(seconds, 0.0)):
+            return await event.wait()
+    return False
 
 
 class TaskGroup:
@@ -43,11 +54,14 @@ class TaskGroup:
         return task
 
     async def close(self) -> None:
-        """Cancel what still runs and wait for it."""
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel what still runs and wait for it.
+
+        A task that goes on is cancelled again: on Python 3.11 `asyncio.wait_for`, which libraries use, may lose a cancellation.
+        """
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks, timeout=RECANCEL_SECONDS)
 
     def __len__(self) -> int:
         return len(self._tasks)

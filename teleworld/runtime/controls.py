@@ -22,7 +22,7 @@ class ControlQueue:
 
     def add(self, control: Control) -> None:
         """Take a control. Raises InvalidInput for unknown keys, a chunk that is bound already, or too many controls."""
-        if control.keys & ~ALL_KEYS:
+        if not 0 <= int(control.keys) <= int(ALL_KEYS):
             raise InvalidInput("control.keys", "unknown key bits")
         if len(self._live) + len(self._scheduled) >= MAX_PENDING:
             raise InvalidInput("control", f"more than {MAX_PENDING} controls are waiting")

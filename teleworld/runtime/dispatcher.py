@@ -22,9 +22,10 @@ from teleworld.runtime.spans import WorldSpans
 from teleworld.scheduling.policy import Assignment, Limits, Scheduler
 from teleworld.scheduling.tasks import Kind, Pool, Task
 from teleworld.world.controls import Control
-from teleworld.world.errors import Internal, Overloaded, StateLost, TeleWorldError, Unavailable
+from teleworld.world.errors import DeadlineExceeded, Internal, Overloaded, StateLost, TeleWorldError, Unavailable
 
-MAX_ATTEMPTS = 6
+ATTEMPTS = {Unavailable: 6, DeadlineExceeded: 3, Overloaded: 60}
+"""How often a task is tried before its world ends, by the last error; what is not listed is not tried again."""
 TIMEOUT_S = 30.0
 METHOD_OF = {
     Kind.ENCODE: "encode",
@@ -254,6 +255,10 @@ class Dispatcher:
 
     async def _failed(self, running: _Running, flight: _Flight, assignment: Assignment, error: TeleWorldError) -> None:
         task, worker = assignment.task, assignment.worker
+        if isinstance(error, Overloaded):
+            await asyncio.sleep(
+                error.retry_after_s
+            )  # the slot stays taken, so that nobody else is sent there meanwhile
         if not self._current(running, flight, task):
             return
         del running.flights[task]
@@ -261,10 +266,8 @@ class Dispatcher:
         if isinstance(error, Unavailable) and worker in self._ports:
             self.leave(worker)
             self._worker_lost(worker)
-        if not error.retryable or attempts >= MAX_ATTEMPTS:
+        if attempts >= next((limit for kind, limit in ATTEMPTS.items() if isinstance(error, kind)), 0):
             self._end(running, error)
-        elif isinstance(error, Overloaded):
-            await asyncio.sleep(error.retry_after_s)
 
     def _current(self, running: _Running, flight: _Flight, task: Task) -> bool:
         """Whether the outcome of a flight still counts: its world runs on, and the task was not given to another worker."""

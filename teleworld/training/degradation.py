@@ -51,6 +51,12 @@ def vae_round_trip(pixels: Tensor, vae: StreamVAE) -> Tensor:
         return vae.decode(vae.encode(still))[:, :, 1:].clamp(-1, 1)
 
 
+def is_faithful(vae: StreamVAE, pixels: Tensor, least_db: float = 20.0) -> bool:
+    """Whether the round trip still shows the clip: a codec in the middle of its own training may not."""
+    error = functional.mse_loss(vae_round_trip(pixels, vae), pixels).item()
+    return error < 4 * 10 ** (-least_db / 10)
+
+
 def patch_loss(pixels: Tensor, random: np.random.Generator) -> Tensor:
     """Keep some low frequencies of each 4-frame 8x8 patch, as a linear codec of random strength would."""
     batch, _, frames, height, width = pixels.shape

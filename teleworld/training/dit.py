@@ -31,7 +31,8 @@ GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
 @dataclass(frozen=True)
 class DiTTraining:
     """Settings of a run. shares: how often each of `GROUPS` is drawn. drop_guidance, drop_text: probabilities of training
-    without them. context_noise: largest sigma of noise left on clean context, so that errors of the loop are no surprise."""
+    without them. context_noise: largest sigma of noise left on clean context, so that errors of the loop are no surprise.
+    hole_weight: how much more a cell counts where the memory shows nothing, which is what the network is there for."""
 
     minutes: float = 90.0
     batch: int = 8
@@ -41,6 +42,7 @@ class DiTTraining:
     drop_text: float = 0.1
     context_noise: float = 0.15
     sigma_shift: float = 1.5
+    hole_weight: float = 3.0
     seed: int = 0
 
 
@@ -146,11 +148,12 @@ def train_dit(
         spoil = settings.context_noise * torch.rand(settings.batch, generator=generator).view(-1, 1, 1, 1, 1)
         context = batch.latents + spoil * torch.randn(batch.latents.shape, generator=generator)
         predicted, clean = predict_group(dit, batch, timeline, group, sigma, noise, context)
-        loss = (weights * (predicted - clean).square()).mean()
+        hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
+        matters = weights * (1 + settings.hole_weight * (1 - hint[:, -1:]))
+        loss = (matters * (predicted - clean).square()).mean()
         run.update(loss)
         with torch.no_grad():
-            hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
-            totals["guidance"] += float((weights * (hint[:, :-1] * hint[:, -1:] - clean).square()).mean())
+            totals["guidance"] += float((matters * (hint[:, :-1] - clean).square()).mean())
             totals["loss"] += float(loss.detach())
         if run.step % 100 == 0:
             run.log(**{name: value / 100 for name, value in totals.items()})

@@ -9,7 +9,7 @@ the hard pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from torch import Tensor
 
 from teleworld.models.checkpoint import save_safetensors
 from teleworld.models.geometry.config import NANO_GEOMETRY, GeometryConfig
+from teleworld.models.geometry.heads import bin_centres, normalised_log
 from teleworld.models.geometry.network import GeometryNetwork, GeometryOutput, rebase
 from teleworld.models.geometry.saliency import dynamic_tokens
 from teleworld.training.dataset import Episode
-from teleworld.training.geometry_data import GeometryBatch, SampleStyle, draw_batch
+from teleworld.training.geometry_data import GeometryBatch, SampleStyle, crop_batch, draw_batch
 from teleworld.training.loop import Run
 from teleworld.training.muon import MuonAdamW
 
@@ -34,7 +35,9 @@ _UNKNOWN_ERROR = 1.5
 class GeometryTraining:
     """Settings of a run.
 
-    frames: key frames a step (samples x frames a sample). suppressed: share of second-pass batches.
+    frames: key frames a step (samples x frames a sample). suppressed: share of second-pass batches. cropped: share of
+    batches of crops (height, width), which show twice as many walks for the same work. starts: share of batches of single pictures
+    without guidance, as a world starts.
     lengths: share of batches with 1, 2, 3, ... key frames a sample. evaluate_every: seconds of training.
     """
 
@@ -42,6 +45,9 @@ class GeometryTraining:
     frames: int = 8
     lengths: tuple[float, ...] = (0.5, 0.2, 0.25, 0.05)
     suppressed: float = 0.3
+    cropped: float = 0.2
+    starts: float = 0.5
+    crop: tuple[int, int] = (64, 104)
     learning_rate: float = 4e-3
     evaluate_every: float = 300.0
     style: SampleStyle = field(default_factory=SampleStyle)
@@ -54,13 +60,23 @@ def geometry_loss(output: GeometryOutput, batch: GeometryBatch, saliency: bool) 
     error = output.log_depth - batch.depth.clamp_min(1e-3).log()
     size = error.abs().clamp_max(3.0)
     nearness = (torch.exp(-output.log_depth) - 1 / batch.depth.clamp_min(1e-3)).abs()
-    depth = _mean(size, known) + 0.3 * _mean(nearness, known)
+    # Squares teach the broad layout first, absolute differences the rest.
+    depth = _mean(size + 0.5 * size.square(), known) + 0.3 * _mean(nearness, known)
     slope = sum((_slope_error(error, known, step) for step in (1, 2, 4)), torch.zeros(()))
     surprise = torch.where(known, size.detach(), torch.full_like(size, _UNKNOWN_ERROR))
     confidence = (output.confidence * surprise - output.confidence.log()).mean()
     camera = F.smooth_l1_loss(output.pose_correction, batch.correction, beta=0.02)
-    loss = depth + 0.5 * slope + 0.03 * confidence + 0.5 * camera
-    parts = {"depth": depth, "slope": slope, "confidence": confidence, "camera": camera}
+    loss = depth + 0.2 * slope + 0.03 * confidence + 0.5 * camera
+    parts = {
+        "log_error": _mean(size, known),
+        "depth": depth,
+        "slope": slope,
+        "confidence": confidence,
+        "camera": camera,
+    }
+    if output.bins is not None:
+        parts["bins"] = _bin_loss(output.bins, batch.depth)
+        loss = loss + 0.6 * parts["bins"]
     if saliency:
         parts["mask"] = _mask_loss(output.dynamic_logits, batch.dynamic.float())
         loss = loss + 0.3 * parts["mask"]
@@ -108,9 +124,17 @@ def train_geometry(
 def draw_training_batch(
     episodes: Sequence[Episode], random: np.random.Generator, settings: GeometryTraining
 ) -> GeometryBatch:
-    """A batch of one window length."""
+    """A batch of start pictures, or of one window length: whole pictures, or as many more crops as cost the same."""
+    if random.random() < settings.starts:
+        start = replace(settings.style, bare=1.0, clean=0.8, wrong_pose=0.0)
+        return draw_batch(episodes, random, settings.frames, 1, start)
     length = 1 + int(random.choice(len(settings.lengths), p=settings.lengths))
-    return draw_batch(episodes, random, max(1, settings.frames // length), length, settings.style)
+    if random.random() >= settings.cropped:
+        return draw_batch(episodes, random, max(1, settings.frames // length), length, settings.style)
+    batch = draw_batch(episodes, random, max(1, 2 * settings.frames // length), length, settings.style)
+    (full_height, full_width), (height, width) = batch.depth.shape[-2:], settings.crop
+    top, left = random.integers(full_height - height + 1), random.integers(full_width - width + 1)
+    return crop_batch(batch, int(top), int(left), height, width)
 
 
 def train_step(
@@ -168,6 +192,19 @@ def evaluate_geometry(
 
 def _mean(values: Tensor, where: Tensor) -> Tensor:
     return (values * where).sum() / where.sum().clamp_min(1)
+
+
+def _bin_loss(logits: Tensor, depth: Tensor) -> Tensor:
+    """Cross-entropy of depth bins [B, S, bins, h, w] with the two bins around the true depth [B, S, 2h, 2w]."""
+    truth = depth[..., ::2, ::2].flatten(0, 1)
+    centres = bin_centres(logits.shape[2])
+    place = (normalised_log(truth) - centres[0]) / (centres[1] - centres[0])
+    place = place.clamp(0, len(centres) - 1.001)
+    lower = place.floor().long()[:, None]
+    share = place[:, None] - lower
+    chances = logits.flatten(0, 1).log_softmax(1)
+    entropy = -(1 - share) * chances.gather(1, lower) - share * chances.gather(1, lower + 1)
+    return _mean(entropy[:, 0], truth > 0)
 
 
 def _slope_error(error: Tensor, known: Tensor, step: int) -> Tensor:

@@ -8,7 +8,7 @@ blurred pictures. A share of the samples has no guidance at all: that is how a w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,7 +36,9 @@ class SampleStyle:
     spacing: frames between neighbouring key frames, at least and at most. past: how many frames back sources lie at
     most. sources: earlier frames that the memory holds, at least and at most. bare: share of samples without guidance.
     moving: share of samples that are sought among frames with moving things. wrong_pose: share with disturbed poses.
-    clean: share with undisturbed pictures. spoil: strength of the guidance's errors, 1 = up to about 10 %.
+    clean: share with undisturbed pictures. open_view: share that must not look at a wall from up close, where one
+    picture hardly tells the depth and few walks begin; open_from: the median depth in metres of such a view.
+    spoil: strength of the guidance's errors, 1 = up to about 10 %.
     flip: share that is mirrored.
     """
 
@@ -46,7 +48,9 @@ class SampleStyle:
     bare: float = 0.4
     moving: float = 0.4
     wrong_pose: float = 0.15
-    clean: float = 0.4
+    clean: float = 0.6
+    open_view: float = 0.85
+    open_from: float = 1.6
     spoil: float = 1.0
     flip: float = 0.5
 
@@ -150,12 +154,25 @@ def draw_batch(
     )
 
 
+def crop_batch(batch: GeometryBatch, top: int, left: int, height: int, width: int) -> GeometryBatch:
+    """The same cameras with smaller images: the principal points move, nothing else does."""
+    cut = lambda part: part[..., top : top + height, left : left + width].contiguous()  # noqa: E731
+    return replace(
+        batch,
+        pictures=cut(batch.pictures),
+        intrinsics=batch.intrinsics - torch.tensor([0.0, 0.0, left, top]),
+        guidance=cut(batch.guidance),
+        depth=cut(batch.depth),
+        dynamic=cut(batch.dynamic),
+    )
+
+
 def spoil_pictures(pictures: Tensor, random: Random) -> Tensor:
     """Pictures [B, S, 3, H, W] in [-1, 1] as a generator would draw them: other light, blur, blotches, grain."""
     batch, frames = pictures.shape[:2]
     pick = lambda low, high, *shape: torch.from_numpy(random.uniform(low, high, shape)).float()  # noqa: E731
-    gamma = pick(-0.35, 0.35, batch, 1, 1, 1, 1).exp()
-    gain = pick(-0.25, 0.2, batch, 1, 1, 1, 1).exp() * pick(-0.06, 0.06, batch, frames, 3, 1, 1).exp()
+    gamma = pick(-0.2, 0.2, batch, 1, 1, 1, 1).exp()
+    gain = pick(-0.15, 0.1, batch, 1, 1, 1, 1).exp() * pick(-0.06, 0.06, batch, frames, 3, 1, 1).exp()
     light = ((pictures + 1) / 2).pow(gamma) * gain
     flat = light.flatten(0, 1)
     soft = F.avg_pool2d(F.pad(flat, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
@@ -167,7 +184,7 @@ def spoil_pictures(pictures: Tensor, random: Random) -> Tensor:
     blotches = F.interpolate(noise, size=flat.shape[-2:], mode="bilinear", align_corners=False)
     grain = torch.from_numpy(random.standard_normal(mixed.shape, np.float32))
     amount = pick(0, 1, batch * frames, 2, 1, 1, 1)
-    mixed = mixed + 0.04 * amount[:, 0] * blotches + 0.025 * amount[:, 1] * grain
+    mixed = mixed + 0.03 * amount[:, 0] * blotches + 0.015 * amount[:, 1] * grain
     return (mixed * 2 - 1).clamp(-1, 1).unflatten(0, (batch, frames))
 
 
@@ -203,6 +220,19 @@ def _draw_sample(
 
 
 def _key_frames(
+    episodes: Sequence[Episode], random: Random, frames: int, style: SampleStyle
+) -> tuple[Episode, NDArray[np.int64]]:
+    """`_any_key_frames` that, as a rule, end with an open view."""
+    tries = 6 if random.random() < style.open_view else 1
+    for _ in range(tries):
+        episode, chosen = _any_key_frames(episodes, random, frames, style)
+        last = episode.depth(chosen[-1:])
+        if (last > 0).any() and np.median(last[last > 0]) >= style.open_from:
+            break
+    return episode, chosen
+
+
+def _any_key_frames(
     episodes: Sequence[Episode], random: Random, frames: int, style: SampleStyle
 ) -> tuple[Episode, NDArray[np.int64]]:
     """An episode and ascending frame numbers with gaps of `style.spacing`, the last one chosen first."""

@@ -22,7 +22,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from teleworld.models.stream_vae.base import StreamVAE
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, save_super_resolution
 from teleworld.training.dataset import Episode
-from teleworld.training.degradation import degrade
+from teleworld.training.degradation import degrade, is_faithful
 from teleworld.training.loop import Run
 
 _GRID = 8
@@ -142,14 +142,16 @@ def train_super_resolution(
     """Train until the time is spent, resuming what `folder` holds; the averaged network is returned.
 
     `episodes` and `vae` are asked at the start and at each evaluation, because recordings grow and codecs improve
-    while this runs. Averaged weights are written to `export` then, and at the end.
+    while this runs; a codec that does not show a clip faithfully is not used. Averaged weights are written to `export`
+    then, and at the end.
     """
     torch.manual_seed(settings.seed)
     pair = Adversaries(config).train()
     run = Run(folder, pair, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
     run.resume()
     random = np.random.default_rng([settings.seed, run.step])
-    recordings, codec = episodes(), vae()
+    recordings = episodes()
+    codec = _usable(vae(), recordings, settings)
     evaluated = run.seconds
     totals: dict[str, float] = {}
     while not run.finished:
@@ -164,10 +166,11 @@ def train_super_resolution(
             totals = {}
         if run.seconds - evaluated > settings.evaluate_every:
             evaluated = run.seconds
-            recordings, codec = episodes(), vae()
+            recordings = episodes()
+            codec = _usable(vae(), recordings, settings)
             _export(run, config, codec, export, evaluate)
     run.save()
-    return _export(run, config, vae(), export, evaluate)
+    return _export(run, config, codec, export, evaluate)
 
 
 def step_loss(
@@ -194,6 +197,11 @@ def averaged_network(run: Run, config: SuperResolutionConfig) -> SuperResolution
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in run.average.items() if k.startswith(prefix)})
     return network.eval()
+
+
+def _usable(vae: StreamVAE | None, episodes: Sequence[Episode], settings: SuperResolutionTraining) -> StreamVAE | None:
+    clips = halve(draw_clips(episodes, settings, np.random.default_rng(settings.seed)))
+    return vae if vae is not None and is_faithful(vae, clips) else None
 
 
 def _export(

@@ -14,9 +14,12 @@ import av
 import psutil
 import pytest
 
+from teleworld.cli.generate import script_to_controls
 from teleworld.cli.main import main
 from teleworld.cli.mesh import LocalMesh, MeshConfig
+from teleworld.client import Attached, Chunk, Pace, WorldClient
 from teleworld.world.errors import InvalidInput, Unavailable
+from teleworld.world.spec import NANO
 
 SCRIPT = "W*0.5s W+RIGHT*0.5s .*0.2s"
 
@@ -40,6 +43,27 @@ async def generate(environment: dict[str, str], picture: Path, folder: Path, nam
     return report
 
 
+async def walk_past_a_dead_gateway(client: WorldClient, name: str, mesh: LocalMesh) -> list[tuple[str, int]]:
+    """The chunks of a walk in whose middle the gateway is killed."""
+    controls, chunks = script_to_controls(SCRIPT, NANO)
+    seen, attached = [], 0
+    async with asyncio.timeout(120), client.walk(name, pace=Pace.MAX, until=chunks - 1, credit=2) as walk:
+        for control in controls:
+            walk.hold(control.keys, chunk=control.chunk)
+        async for event in walk:
+            if isinstance(event, Attached):
+                attached += 1
+            if isinstance(event, Chunk):
+                assert event.index == len(seen)
+                seen.append((event.latent_sha256, event.control_sequence))
+                pid = mesh.processes["gateway"].pid
+                if event.index == chunks // 2 and pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+    assert attached == 2
+    return seen
+
+
+@pytest.mark.timeout(600)
 async def test_a_mesh_from_start_to_end(environment: dict[str, str], checkpoint: Path, picture: Path, tmp_path: Path):
     lines: list[str] = []
     config = MeshConfig(checkpoint=checkpoint, logs=tmp_path / "logs")
@@ -57,10 +81,14 @@ async def test_a_mesh_from_start_to_end(environment: dict[str, str], checkpoint:
         live = ("--gateway", mesh.address, "--live-keys", "W*0.5s D*0.5s")
         after = await generate(environment, picture, tmp_path, "after", *live)
         async with asyncio.timeout(60):
-            while victim.pid in (None, pid):
+            while victim.pid in (None, pid):  # noqa: ASYNC110 - another process tells no event
                 await asyncio.sleep(0.05)
         assert victim.address == address
         assert any("populator-1 died (SIGKILL)" in line for line in lines)
+
+        async with WorldClient(mesh.address) as client:
+            world = await client.create_world(picture.read_bytes(), seed=3)
+            replaced = await walk_past_a_dead_gateway(client, world.name, mesh)
         pids = [process.pid for process in mesh.processes.values() if process.pid is not None]
     assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert (tmp_path / "logs" / "gateway.log").stat().st_size > 0
@@ -68,6 +96,7 @@ async def test_a_mesh_from_start_to_end(environment: dict[str, str], checkpoint:
     alone = await generate(environment, picture, tmp_path, "alone", "--in-process", "--checkpoint", str(checkpoint))
     assert walked(before) == walked(alone)
     assert walked(after)[: len(walked(alone))] == walked(alone), "a worker that was killed changes nothing"
+    assert replaced == walked(alone), "a gateway that was killed loses and repeats nothing"
 
     report = json.loads(after.read_text())
     assert report["key_to_frame_ms"]["p50"] > 0

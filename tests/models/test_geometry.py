@@ -17,7 +17,15 @@ from teleworld.models.geometry.saliency import dynamic_saliency, dynamic_tokens,
 from teleworld.world.camera import Lens, PitchModel, pose, unproject
 from teleworld.world.errors import InvalidInput
 
-SMALL = replace(NANO_GEOMETRY, stem_channels=(4, 8, 8), width=16, heads=2, head_channels=(8, 8, 8, 4), saliency_width=4)
+SMALL = replace(
+    NANO_GEOMETRY,
+    depth_bins=8,
+    stem_channels=(4, 8, 8),
+    width=16,
+    heads=2,
+    head_channels=(8, 8, 8, 4),
+    saliency_width=4,
+)
 HEIGHT, WIDTH = 32, 48
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -102,8 +110,8 @@ def test_second_pass_equals_a_pass_that_is_told_the_dynamic_tokens(network: Geom
         middle = network(
             pictures[None], lenses[None].float(), rebase(poses[None]).float(), guidance[None]
         ).dynamic_logits
-        weight.mul_(100)
-        bias.fill_(-100 * middle.median())
+        weight.mul_(10_000)
+        bias.fill_(-10_000 * middle.median())
     answer = network.infer(pictures, lenses, poses, guidance)
     suppressed = dynamic_tokens(answer.dynamic[None], SMALL.patch, SMALL.suppress_above)
     assert suppressed.any() and not suppressed.all()
@@ -183,13 +191,17 @@ def test_trusted_guidance_passes_through_the_depth_head_unchanged():
     torch.nn.init.zeros_(head.answer.weight)
     with torch.no_grad():
         head.answer.bias.copy_(torch.tensor([0.7, 60.0, 0.0]))
+        head.bins.weight.zero_()
+        head.bins.bias.copy_(-100 * (head.centres - head.centres[3]).square())
     skips = [torch.randn(1, c, HEIGHT >> i, WIDTH >> i) for i, c in enumerate(SMALL.stem_channels)]
     taps = [torch.randn(1, (HEIGHT // 8) * (WIDTH // 8), SMALL.width) for _ in range(SMALL.pairs)]
     guidance = inputs(1)[3]
-    log_depth, _ = head(taps, skips, guidance, (HEIGHT // 8, WIDTH // 8))
+    log_depth, _, _ = head(taps, skips, guidance, (HEIGHT // 8, WIDTH // 8))
     known = guidance > 0
     torch.testing.assert_close(log_depth[known].exp(), guidance[known])
-    torch.testing.assert_close(normalised_log(log_depth[~known].exp()), torch.full_like(log_depth[~known], 0.7))
+    torch.testing.assert_close(
+        normalised_log(log_depth[~known].exp()), torch.full_like(log_depth[~known], float(head.centres[3]) + 0.7)
+    )
 
 
 def test_confidence_is_the_laplace_probability_of_a_small_error():

@@ -71,6 +71,7 @@ def rpc_error(code: grpc.StatusCode, text: str, metadata: tuple = ()) -> grpc.Rp
         (grpc.StatusCode.UNAVAILABLE, "failed to connect", errors.Unavailable),
         (grpc.StatusCode.CANCELLED, "", errors.Unavailable),
         (grpc.StatusCode.UNKNOWN, "Stream removed", errors.Unavailable),
+        (grpc.StatusCode.INTERNAL, "Internal error from Core", errors.Unavailable),
         (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2", errors.Unavailable),
         (grpc.StatusCode.INTERNAL, "", errors.Internal),
         (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", errors.Internal),

@@ -20,7 +20,7 @@ from teleworld.training.geometry import (
     train_geometry,
     train_step,
 )
-from teleworld.training.geometry_data import SampleStyle, draw_batch, mirror_pose, render_depth, spoil_depth
+from teleworld.training.geometry_data import SampleStyle, crop_batch, draw_batch, mirror_pose, render_depth, spoil_depth
 from teleworld.training.loop import Run
 from teleworld.training.recording.episode import EpisodeArrays
 from teleworld.training.recording.manifest import Manifest, write_episode
@@ -28,7 +28,9 @@ from teleworld.world.camera import CameraPath, pose, unproject
 
 FRAMES = 40
 LENS = np.array([66.67, 80.0, 80.0, 48.0])
-SMALL = replace(NANO_GEOMETRY, stem_channels=(4, 8, 8), width=16, head_channels=(16, 16, 8, 4), saliency_width=4)
+SMALL = replace(
+    NANO_GEOMETRY, depth_bins=8, stem_channels=(4, 8, 8), width=16, head_channels=(16, 16, 8, 4), saliency_width=4
+)
 EXACT = SampleStyle(bare=0.0, wrong_pose=0.0, clean=1.0, spoil=0.0, flip=0.0)
 
 
@@ -125,6 +127,17 @@ def test_the_correction_leads_from_the_commanded_to_the_true_pose(episode: Episo
         assert abs(yaw) > 0 and y == 0
 
 
+def test_a_crop_is_the_same_view_through_a_smaller_image(episode: Episode):
+    batch = draw_batch([episode], np.random.default_rng(0), 1, 2, EXACT)
+    cropped = crop_batch(batch, 16, 40, 64, 96)
+    poses = batch.camera_to_world[0].numpy()
+    for frame in range(2):
+        whole = unproject(batch.depth[0, frame].numpy(), batch.intrinsics[0, frame].double().numpy(), poses[frame])
+        part = unproject(cropped.depth[0, frame].numpy(), cropped.intrinsics[0, frame].double().numpy(), poses[frame])
+        np.testing.assert_allclose(part, whole[16:80, 40:136], atol=1e-4)
+    assert cropped.pictures.shape == (1, 2, 3, 64, 96)
+
+
 def test_the_same_random_state_draws_the_same_batch(episode: Episode):
     first, second = (draw_batch([episode], np.random.default_rng(7), 2, 3) for _ in range(2))
     assert torch.equal(first.pictures, second.pictures) and torch.equal(first.guidance, second.guidance)
@@ -146,7 +159,7 @@ def test_unsure_where_wrong_and_sure_where_right(episode: Episode):
     batch = draw_batch([episode], np.random.default_rng(0), 1, 1, EXACT)
     truth = batch.depth.log()
     sure, unsure = torch.full_like(truth, 50.0), torch.full_like(truth, 2.0)
-    blank = torch.zeros(1, 1, 96, 160), torch.zeros(1, 1, 6), torch.zeros(0)
+    blank = torch.zeros(1, 1, 96, 160), torch.zeros(1, 1, 6), torch.zeros(0), None
     loss = lambda depth, confidence: geometry_loss(GeometryOutput(depth, confidence, *blank), batch, False)[0]  # noqa: E731
     assert loss(truth, sure) < loss(truth, unsure)
     assert loss(truth + 0.5, sure) > loss(truth + 0.5, unsure)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, load_super_resolution
 from teleworld.training.dataset import Episode
-from teleworld.training.degradation import cosine_basis, degrade, patch_loss
+from teleworld.training.degradation import cosine_basis, degrade, is_faithful, patch_loss
 from teleworld.training.recording.episode import EpisodeArrays
 from teleworld.training.recording.manifest import Manifest, write_episode
 from teleworld.training.super_resolution import (
@@ -80,6 +81,14 @@ def test_degradations_are_reproducible_and_differ_by_clip() -> None:
     assert torch.equal(first, second)
     assert first.shape == pixels.shape and first.abs().max() <= 1
     assert len({float(clip.sum()) for clip in first}) > 3
+
+
+def test_a_codec_that_lost_its_way_is_recognised() -> None:
+    vae = PatchVAE(PatchVAEConfig(channels=768, widths=(8, 8, 8), depths=(1, 1, 1))).eval()  # keeps all there is
+    pixels = clips(1)
+    assert is_faithful(vae, pixels)
+    vae.basis[::2] = 0
+    assert not is_faithful(vae, pixels)
 
 
 def test_clips_lie_on_the_codec_grid(episode: Episode) -> None:

@@ -29,6 +29,7 @@ class GeometryConfig:
     registers: register tokens a frame, beside its camera token.
     layer_scale: initial value of LayerScale. rope_base: of the 2-D rotary embedding.
     head_channels: widths of the depth head from patch resolution up to full; one more than the stem has levels.
+    depth_bins: steps of log-depth that the head chooses among before it refines; 0 = it answers at once.
     saliency_width: width of the head that turns Gram maps into dynamic-mask logits.
     groups: the pairs whose global queries and keys are read for saliency.
     suppressed_pairs: where the keys of dynamic image tokens are dropped in the second pass (the paper's layers 1-5).
@@ -45,11 +46,12 @@ class GeometryConfig:
     layer_scale: float = 0.2
     rope_base: float = 100.0
     head_channels: tuple[int, ...] = (64, 64, 32, 16)
+    depth_bins: int = 24
     saliency_width: int = 24
     groups: SaliencyGroups = SaliencyGroups((0,), (1,), (2,))
     suppressed_pairs: tuple[int, ...] = (1,)
     suppress_above: float = 0.3
-    tolerance: float = 0.1
+    tolerance: float = 0.3
 
     def __post_init__(self) -> None:
         if self.width % self.heads or (self.width // self.heads) % 4:

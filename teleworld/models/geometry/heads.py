@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -34,6 +35,12 @@ def normalised_log(depth: Tensor) -> Tensor:
     """Depth in metres -> the network's logarithmic unit; holes (0) become 0."""
     known = depth > 0
     return torch.where(known, (depth.clamp_min(1e-3).log() - LOG_CENTRE) / LOG_SPREAD, torch.zeros_like(depth))
+
+
+def bin_centres(bins: int) -> Tensor:
+    """Centres [bins] of the depth bins in the network's logarithmic unit, from 0.25 to 64 metres."""
+    nearest, farthest = ((math.log(depth) - LOG_CENTRE) / LOG_SPREAD for depth in (0.25, 64.0))
+    return torch.linspace(nearest, farthest, bins)
 
 
 class ResidualConv(nn.Module):
@@ -79,8 +86,11 @@ class DepthHead(nn.Module):
 
     It answers three channels at full resolution: log-depth, the gate with which known guidance is trusted, and the
     logarithm of (confidence - 1). Through the gate the detail of good guidance passes unblurred; bad guidance is
-    overruled.
+    overruled. With `depth_bins`, depth is first chosen among bins at half resolution, since a picture alone often leaves
+    several answers open and a regression learns their average; the first channel then refines the expected bin.
     """
+
+    centres: Tensor
 
     def __init__(self, config: GeometryConfig) -> None:
         super().__init__()
@@ -92,30 +102,38 @@ class DepthHead(nn.Module):
         self.skips = nn.ModuleList(nn.Conv2d(skip, width, 1) for skip, width in zip(levels, widths[1:], strict=True))
         # Full resolution is where memory traffic costs most: no residual block there.
         self.blocks = nn.ModuleList(ResidualConv(width) for width in widths[:-1])
+        self.bins = nn.Conv2d(widths[-2], config.depth_bins, 1) if config.depth_bins else None
         self.answer = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.register_buffer("centres", bin_centres(config.depth_bins), persistent=False)
 
     def start(self) -> None:
         """Initially the answer is small: depth at its typical value, guidance half trusted."""
-        nn.init.normal_(self.answer.weight, std=0.3 / self.answer.weight[0].numel() ** 0.5)
+        nn.init.normal_(self.answer.weight, std=0.1 / self.answer.weight[0].numel() ** 0.5)
 
     def forward(
         self, taps: Sequence[Tensor], skips: Sequence[Tensor], guidance: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """(ln depth, ln(confidence - 1)), both [N, H, W], for a token grid (h, w).
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(ln depth [N, H, W], ln(confidence - 1) [N, H, W], bin logits [N, bins, H/2, W/2] if any) for a grid (h, w).
 
         taps [N, h*w, D] of each pair, skips of the stem (fine to coarse), guidance [N, H, W] in metres.
         """
         mixed = sum(tap(norm(x)) for tap, norm, x in zip(self.taps, self.norms, taps, strict=True))
         assert isinstance(mixed, Tensor)
+        logits: Tensor | None = None
         x = self.blocks[0](mixed.transpose(1, 2).reshape(len(mixed), -1, *grid))
         for level, (narrow, skip) in enumerate(zip(self.narrows, self.skips, strict=True), start=1):
             x = F.interpolate(narrow(F.relu(x)), scale_factor=2.0, mode="nearest") + skip(skips[-level])
             if level < len(self.blocks):
                 x = self.blocks[level](x)
+            if self.bins is not None and level == len(self.blocks) - 1:
+                logits = self.bins(F.relu(x))
         own, gate, confidence = self.answer(F.relu(x)).unbind(1)
+        if logits is not None:
+            expected = torch.einsum("nkhw,k->nhw", logits.softmax(1), self.centres)[:, None]
+            own = own + F.interpolate(expected, scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0]
         trust = torch.where(guidance > 0, gate.sigmoid(), torch.zeros_like(gate))
         value = own + trust * (normalised_log(guidance) - own)
-        return value * LOG_SPREAD + LOG_CENTRE, confidence
+        return value * LOG_SPREAD + LOG_CENTRE, confidence, logits
 
 
 class CameraHead(nn.Module):

@@ -51,7 +51,7 @@ class GeometryOutput:
 
     log_depth: [B, S, H, W], ln metres. confidence: [B, S, H, W], 1 + exp, the inverse of the expected log-depth error.
     dynamic_logits: [B, S, H, W], from the attention of this pass. pose_correction: [B, S, 6]. gram: [B, S, 18, h, w],
-    the normalised Gram maps.
+    the normalised Gram maps. bins: [B, S, bins, H/2, W/2], logits of the depth bins, if any.
     """
 
     log_depth: Tensor
@@ -59,6 +59,7 @@ class GeometryOutput:
     dynamic_logits: Tensor
     pose_correction: Tensor
     gram: Tensor
+    bins: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +130,10 @@ class GeometryNetwork(nn.Module):
         """
         skips, tokens, grid = self._embed(pictures, intrinsics, camera_to_reference, guidance)
         passed = self._attend(tokens, grid, suppressed)
-        log_depth, confidence = self._depth(passed, skips, guidance, grid)
+        log_depth, confidence, bins = self._depth(passed, skips, guidance, grid)
         gram, logits = self._saliency(passed, skips, grid)
         correction = self.camera_head(passed.states[-1][:, :, 0])
-        return GeometryOutput(log_depth, confidence, logits, correction, gram)
+        return GeometryOutput(log_depth, confidence, logits, correction, gram, bins)
 
     @torch.inference_mode()
     def infer(
@@ -158,7 +159,7 @@ class GeometryNetwork(nn.Module):
         dynamic = logits.sigmoid()
         suppressed = dynamic_tokens(dynamic, self.config.patch, self.config.suppress_above)
         final = self._attend(tokens, grid, suppressed, first) if bool(suppressed.any()) else first
-        log_depth, confidence = self._depth(final, skips, batch[3], grid)
+        log_depth, confidence, _ = self._depth(final, skips, batch[3], grid)
         return GeometryEstimate(
             depth=log_depth[0].exp().clamp(MIN_DEPTH_M, MAX_DEPTH_M),
             confidence=within_tolerance(confidence[0], self.config.tolerance),
@@ -219,12 +220,14 @@ class GeometryNetwork(nn.Module):
 
     def _depth(
         self, passed: _Pass, skips: Sequence[Tensor], guidance: Tensor, grid: tuple[int, int]
-    ) -> tuple[Tensor, Tensor]:
-        """-> (ln depth, confidence 1 + exp), both [B, S, H, W]."""
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """-> (ln depth [B, S, H, W], confidence 1 + exp [B, S, H, W], bin logits [B, S, bins, H/2, W/2] if any)."""
         taps = [state[:, :, self.specials :].flatten(0, 1) for state in passed.states[1:]]
-        log_depth, raw = self.depth_head(taps, skips, guidance.flatten(0, 1), grid)
+        log_depth, raw, bins = self.depth_head(taps, skips, guidance.flatten(0, 1), grid)
         shape = guidance.shape[:2]
-        return log_depth.unflatten(0, shape), 1 + raw.clamp(max=8.0).exp().unflatten(0, shape)
+        confidence = 1 + raw.clamp(max=8.0).exp()
+        bins = None if bins is None else bins.unflatten(0, shape)
+        return log_depth.unflatten(0, shape), confidence.unflatten(0, shape), bins
 
     def _saliency(self, passed: _Pass, skips: Sequence[Tensor], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """-> (Gram maps [B, S, 18, h, w], logits [B, S, H, W])."""

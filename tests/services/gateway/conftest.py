@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -12,8 +13,10 @@ from tests.services.gateway.mesh import Gateway, Mesh
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    """A Valkey server of our own."""
-    with ValkeyServer() as server:
+    """A Valkey server of our own, on a port that no other test process looks for."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with ValkeyServer(port=port) as server:
         yield server.connection_url
 
 

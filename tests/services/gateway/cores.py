@@ -13,7 +13,7 @@ import numpy as np
 
 from teleworld.video.h264 import encode_chunk
 from teleworld.world.collision import Clearance
-from teleworld.world.errors import NotFound, PreconditionFailed, StateLost
+from teleworld.world.errors import Conflict, NotFound, PreconditionFailed, StateLost
 from teleworld.world.spec import NANO
 from teleworld.world.timeline import Group
 from teleworld.world.work import (
@@ -124,7 +124,10 @@ class TinyReconstructor:
         world, revision = request.context.world, request.base + 1
         before = self._revision(world, request.base) if request.base >= 0 else b""
         after = digest(before, request.pictures, request.path.camera_to_world, request.frames)
-        self.field.worlds.setdefault(world, {})[revision] = after
+        known = self.field.worlds.setdefault(world, {})
+        if known.get(revision, after) != after or (request.base < 0 and min(known, default=0) > 0):
+            raise Conflict(f"revision {revision} of {world} has other content")
+        known[revision] = after
         blocked = np.unpackbits(np.frombuffer(after, np.uint8)).astype(bool).reshape(16, 16)
         return ReconstructResult(
             revision=revision,

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,11 +72,15 @@ class Client:
 
     async def create(self, **fields: Any) -> world_pb2.World:
         """A new world, of seed 7 unless said otherwise."""
-        request = world_service_pb2.CreateWorldRequest(**{"image": png(), "prompt": "a hall", "seed": 7} | fields)
+        wanted: dict[str, Any] = {"image": png(), "prompt": "a hall", "seed": 7} | fields
+        request = world_service_pb2.CreateWorldRequest(**wanted)
         return (await self.stub.CreateWorld(request, timeout=20)).world
 
     async def get(self, name: str) -> world_pb2.World:
         return (await self.stub.GetWorld(world_service_pb2.GetWorldRequest(name=name), timeout=20)).world
+
+    async def close(self) -> None:
+        await self.channel.close()
 
 
 class Gateway(Client):
@@ -148,7 +152,9 @@ class Mesh:
 
     async def process(self, **settings: Any) -> GatewayProcess:
         """One more gateway, as it is deployed."""
-        given = {f"TELEWORLD_GATEWAY_{name.upper()}": str(value) for name, value in (self._settings() | settings).items()}
+        given = {
+            f"TELEWORLD_GATEWAY_{name.upper()}": str(value) for name, value in (self._settings() | settings).items()
+        }
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "services.gateway", env=os.environ | given, stdout=asyncio.subprocess.PIPE
         )
@@ -220,14 +226,14 @@ class Stream:
             case "chunk":
                 self.chunks.append(message)
                 if self.acks:
-                    with suppress(grpc.aio.AioRpcError):  # the call may end while the acknowledgement is on its way
-                        await self.send(ack=stream_pb2.Ack(chunk=message.index))
+                    await self.send(ack=stream_pb2.Ack(chunk=message.index))
             case "receipt":
                 self.receipts.append(message)
             case "heartbeat":
                 self.heartbeats += 1
             case "end":
                 self.end = message
+                await self.call.done_writing()
         return message
 
     async def read_until(self, done: Callable[[Stream], bool]) -> None:
@@ -246,7 +252,8 @@ async def attached(gateway: Client, name: str, *, acks: bool = True, **fields: A
     """A stream that has sent its attach; as fast as can be unless `pace` says otherwise. Cancelled at the end."""
     call = gateway.stub.StreamWorld()
     stream = Stream(call, acks)
-    await stream.send(attach=stream_pb2.Attach(**{"name": name, "pace": stream_pb2.PACE_MAX} | fields))
+    wanted: dict[str, Any] = {"name": name, "pace": stream_pb2.PACE_MAX} | fields
+    await stream.send(attach=stream_pb2.Attach(**wanted))
     try:
         yield stream
     finally:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from typing import Any
 
 import grpc
 import pytest
 
+from services.gateway.store import PREFIX
 from teleworld._proto.gateway.v1 import stream_pb2, world_pb2, world_service_pb2
 from teleworld._proto.types.v1 import task_pb2
 from teleworld.rpc.status import from_rpc_error
@@ -82,8 +85,24 @@ async def test_a_client_that_knows_more_than_the_store_is_rewound(gateway: Gatew
 
 
 @pytest.mark.parametrize("chain", [task_pb2.CHAIN_MODE_T_B, task_pb2.CHAIN_MODE_T_C])
-@pytest.mark.parametrize("stop", [0, 1, 3, 4, 9, 12])
-async def test_a_gateway_that_dies_is_continued_bit_by_bit(mesh: Mesh, stop: int, chain: int) -> None:
+async def test_a_walk_goes_on_bit_by_bit_from_any_chunk_at_another_gateway(mesh: Mesh, chain: int) -> None:
+    gateways = [await mesh.gateway(), await mesh.gateway()]
+    expected = essence(await whole_walk(gateways[0], chain))
+    world = await gateways[0].create(chain_mode=chain)
+    seen: list[stream_pb2.Chunk] = []
+    for number, stop in enumerate((0, 1, 2, 3, 4, 6, 9, 10, 13, 14, 19, LAST)):
+        after: dict[str, Any] = {"resume_after_chunk": seen[-1].index} if seen else {}
+        async with attached(gateways[number % 2], world.name, **after) as stream:
+            if not seen:
+                await schedule(stream)
+                await stream.read_until(lambda s: len(s.receipts) >= 3)
+            await stream.read_until(lambda s, stop=stop: bool(s.chunks) and s.chunks[-1].index >= stop)  # type: ignore[misc]
+            seen += stream.chunks
+    assert essence(seen)[: LAST + 1] == expected
+
+
+@pytest.mark.parametrize("chain, stop", [(task_pb2.CHAIN_MODE_T_B, 4), (task_pb2.CHAIN_MODE_T_C, 12)])
+async def test_a_gateway_that_is_killed_is_continued_bit_by_bit(mesh: Mesh, stop: int, chain: int) -> None:
     second = await mesh.gateway()
     expected = essence(await whole_walk(second, chain))
     first = await mesh.process()
@@ -96,6 +115,18 @@ async def test_a_gateway_that_dies_is_continued_bit_by_bit(mesh: Mesh, stop: int
     async with attached(second, world.name, resume_after_chunk=stop, until_chunk=LAST) as stream:
         seen += await stream.finish()
     assert essence(seen) == expected
+
+
+async def test_a_process_that_is_told_to_stop_ends_its_streams_and_exits_well(mesh: Mesh) -> None:
+    gateway = await mesh.process()
+    world = await gateway.create()
+    async with attached(gateway, world.name) as stream:
+        await stream.read_until(lambda s: len(s.chunks) == 3)
+        stopping = asyncio.create_task(gateway.kill(signal.SIGTERM))
+        await stream.finish()
+        assert stream.end is not None
+        assert stream.end.reason == stream_pb2.END_REASON_DRAINING
+        assert await stopping == 0
 
 
 async def test_a_second_stream_supersedes_the_first(mesh: Mesh) -> None:
@@ -114,6 +145,21 @@ async def test_a_second_stream_supersedes_the_first(mesh: Mesh) -> None:
                 if number == 2:
                     chunks = first.chunks[:7] + await stream.finish()
                     assert essence(chunks) == expected
+
+
+async def test_a_control_to_a_gateway_that_lost_the_lease_unheard_is_answered_with_the_reason(mesh: Mesh) -> None:
+    """The event of the takeover may be lost; the store's fence is what counts."""
+    gateway = await mesh.gateway(lease_seconds=60)
+    world = await gateway.create()
+    async with attached(gateway, world.name) as stream:
+        await stream.read_until(lambda s: len(s.chunks) == 3)
+        await stream.send(pause=stream_pb2.Pause())
+        lease = f"{PREFIX}:{{{world.name.removeprefix('worlds/')}}}:lease"
+        await gateway.worlds.store.redis.hincrby(lease, "epoch", 1)
+        await stream.control(Keys.W)
+        await stream.finish()
+    assert stream.end is not None
+    assert stream.end.reason == stream_pb2.END_REASON_SUPERSEDED
 
 
 async def test_a_stale_epoch_writes_nothing(gateway: Gateway) -> None:

@@ -1,0 +1,73 @@
+"""Running groups against a cache is the same as one pass under an attention mask."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from teleworld.models.dit import NANO, DiT, DiTConfig, KVCache
+from teleworld.models.dit import blocks as blocks_module
+
+SMALL = replace(NANO, dim=32, ffn=48, heads=2, layers=3, channels=4, extra_channels=0, guidance_channels=4, text_dim=8)
+
+
+@pytest.fixture(scope="module")
+def dit():
+    torch.manual_seed(0)
+    dit = DiT(replace(SMALL, mixing=False, parametrization=DiTConfig(dim=1, ffn=1, heads=1, layers=1).parametrization))
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return dit.double().eval().requires_grad_(False)
+
+
+def test_cached_groups_equal_one_masked_pass(dit, monkeypatch):
+    """{1}, then {2, 4, 6} noisy seeing {1}: against all four frames at once, frame 1 masked from the others."""
+    generator = torch.Generator().manual_seed(1)
+    frames = torch.randn(1, 4, 4, 4, 6, generator=generator, dtype=torch.double)
+    text = dit.read_text(torch.randn(1, 5, 8, generator=generator, dtype=torch.double))
+    clean = dit.read_clean(frames[:, :, :1], (1,), text, None)
+    times = torch.tensor([[700.0, 700.0, 700.0]], dtype=torch.double)
+    cached = dit(frames[:, :, 1:], times, (2, 4, 6), text, clean)
+
+    tokens = 2 * 3
+    mask = torch.ones(4 * tokens, 4 * tokens, dtype=torch.bool)
+    mask[:tokens, tokens:] = False
+
+    def masked(q, k, v):
+        square = mask if q.shape[1] == k.shape[1] else None
+        out = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (q, k, v)), attn_mask=square)
+        return out.transpose(1, 2)
+
+    monkeypatch.setattr(blocks_module, "attend", masked)
+    all_times = torch.cat([torch.zeros(1, 1, dtype=torch.double), times], dim=1)
+    at_once = dit(frames, all_times, (1, 2, 4, 6), text)[:, :, 1:]
+    assert torch.allclose(cached, at_once, rtol=1e-6, atol=1e-6)
+
+
+def test_guidance_attends_to_guidance_alone(dit):
+    """What guidance leaves behind does not depend on the frames that it guides."""
+    generator = torch.Generator().manual_seed(2)
+    guidance = torch.randn(1, 4, 2, 4, 6, generator=generator, dtype=torch.double)
+    text = dit.read_text(torch.zeros(1, 5, 8, dtype=torch.double))
+    both = dit.read_guidance(guidance, (2, 4), text)
+    alone = dit.read_guidance(guidance[:, :, :1], (2,), text)
+    assert torch.allclose(both.layers[0].keys[:, :6], alone.layers[0].keys), "layer 0 sees only its own token"
+    assert not torch.allclose(both.layers[-1].keys[:, :6], alone.layers[-1].keys), "later layers see the other latent"
+
+
+def test_caches_join_and_split(dit):
+    text = dit.read_text(torch.zeros(1, 5, 8, dtype=torch.double))
+    joined = KVCache.joined([text, text])
+    assert joined is not None and joined.nbytes == 2 * text.nbytes
+    assert torch.equal(joined.tokens(slice(5, 10)).layers[1].values, text.layers[1].values)
+    assert KVCache.joined([]) is None
+
+
+def test_an_untrained_guided_network_answers_the_guidance():
+    torch.manual_seed(0)
+    dit = DiT(replace(SMALL, extra_channels=5, guidance_channels=5))
+    guidance = torch.randn(1, 5, 2, 4, 6)
+    text = dit.read_text(torch.zeros(1, 5, 8))
+    out = dit.predict_clean(torch.randn(1, 4, 2, 4, 6), torch.tensor([0.5]), (2, 3), text, None, guidance)
+    assert torch.equal(out, guidance[:, :-1])
