@@ -43,12 +43,12 @@ class GeometryTraining:
 
     minutes: float = 90.0
     frames: int = 8
-    lengths: tuple[float, ...] = (0.5, 0.2, 0.25, 0.05)
+    lengths: tuple[float, ...] = (0.2, 0.3, 0.4, 0.1)
     suppressed: float = 0.3
     cropped: float = 0.2
     starts: float = 0.5
     crop: tuple[int, int] = (64, 104)
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     evaluate_every: float = 300.0
     style: SampleStyle = field(default_factory=SampleStyle)
     seed: int = 0

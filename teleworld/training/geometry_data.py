@@ -45,7 +45,7 @@ class SampleStyle:
     spacing: tuple[int, int] = (4, 12)
     past: int = 60
     sources: tuple[int, int] = (1, 4)
-    bare: float = 0.4
+    bare: float = 0.15
     moving: float = 0.4
     wrong_pose: float = 0.15
     clean: float = 0.6

@@ -23,10 +23,10 @@ class Gait:
     pitch_limit: radians. radius: metres kept from obstacles.
     """
 
-    step: float = 0.2
+    step: float = 0.09
     turn: float = np.deg2rad(2.5)
     tilt: float = np.deg2rad(1.0)
-    drift: float = 0.08
+    drift: float = 0.15
     pitch_limit: float = np.deg2rad(15.0)
     radius: float = 0.3
     reference_depth: float = 6.0

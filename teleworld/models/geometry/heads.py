@@ -37,6 +37,11 @@ def normalised_log(depth: Tensor) -> Tensor:
     return torch.where(known, (depth.clamp_min(1e-3).log() - LOG_CENTRE) / LOG_SPREAD, torch.zeros_like(depth))
 
 
+def activate(x: Tensor) -> Tensor:
+    """Leaky, because narrow convolutions without normalisation lose whole channels to a plain ReLU."""
+    return F.leaky_relu(x, 0.1)
+
+
 def bin_centres(bins: int) -> Tensor:
     """Centres [bins] of the depth bins in the network's logarithmic unit, from 0.25 to 64 metres."""
     nearest, farthest = ((math.log(depth) - LOG_CENTRE) / LOG_SPREAD for depth in (0.25, 64.0))
@@ -56,7 +61,7 @@ class ResidualConv(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.second(F.relu(self.first(F.relu(x))))
+        change: Tensor = self.second(activate(self.first(activate(x))))
         return x + change
 
 
@@ -77,8 +82,8 @@ class Stem(nn.Module):
         """[N, 8, H, W] -> (features, fine to coarse; tokens [N, h*w, D])."""
         skips = [self.first(x)]
         for down, block in zip(self.downs, self.blocks, strict=True):
-            skips.append(block(down(F.relu(skips[-1]))))
-        return skips, self.tokens(F.relu(skips[-1])).flatten(2).transpose(1, 2)
+            skips.append(block(down(activate(skips[-1]))))
+        return skips, self.tokens(activate(skips[-1])).flatten(2).transpose(1, 2)
 
 
 class DepthHead(nn.Module):
@@ -107,7 +112,9 @@ class DepthHead(nn.Module):
         self.register_buffer("centres", bin_centres(config.depth_bins), persistent=False)
 
     def start(self) -> None:
-        """Initially the answer is small: depth at its typical value, guidance half trusted."""
+        """Initially the answer is small: all bins alike, no refinement, guidance half trusted."""
+        if self.bins is not None:
+            nn.init.normal_(self.bins.weight, std=0.01)
         nn.init.normal_(self.answer.weight, std=0.1 / self.answer.weight[0].numel() ** 0.5)
 
     def forward(
@@ -122,12 +129,12 @@ class DepthHead(nn.Module):
         logits: Tensor | None = None
         x = self.blocks[0](mixed.transpose(1, 2).reshape(len(mixed), -1, *grid))
         for level, (narrow, skip) in enumerate(zip(self.narrows, self.skips, strict=True), start=1):
-            x = F.interpolate(narrow(F.relu(x)), scale_factor=2.0, mode="nearest") + skip(skips[-level])
+            x = F.interpolate(narrow(activate(x)), scale_factor=2.0, mode="nearest") + skip(skips[-level])
             if level < len(self.blocks):
                 x = self.blocks[level](x)
             if self.bins is not None and level == len(self.blocks) - 1:
-                logits = self.bins(F.relu(x))
-        own, gate, confidence = self.answer(F.relu(x)).unbind(1)
+                logits = self.bins(activate(x))
+        own, gate, confidence = self.answer(activate(x)).unbind(1)
         if logits is not None:
             expected = torch.einsum("nkhw,k->nhw", logits.softmax(1), self.centres)[:, None]
             own = own + F.interpolate(expected, scale_factor=2.0, mode="bilinear", align_corners=False)[:, 0]
