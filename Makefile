@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-DEMO_IMAGE ?= examples/start/map05_imp_at_the_door.png
+DEMO_IMAGE ?= examples/start/map09_round_court.png
 DEMO_KEYS ?= W*2s LEFT*0.8s RIGHT*1.6s LEFT*0.8s W+LEFT*0.6s D*1.2s W+A*1.5s S*1.5s W+D*1.2s S+D*1s LEFT*1.5s RIGHT*1.5s UP*0.6s DOWN*0.6s .*2s RIGHT*1s LEFT*1s
 DEMO_LIVE_KEYS ?= W*1s RIGHT*1s LEFT*1s A*1s D*1s
 

@@ -34,7 +34,7 @@ class GeometryEstimate:
     """What `GeometryNetwork.infer` says about S frames. All float32 on the CPU.
 
     depth: [S, H, W], z-depth in metres. confidence: [S, H, W] in (0, 1), the probability that the depth is within
-    `GeometryConfig.tolerance` (10 %) of the truth. dynamic: [S, H, W], the probability that a pixel shows something
+    `GeometryConfig.tolerance` (30 %) of the truth. dynamic: [S, H, W], the probability that a pixel shows something
     that moves. pose_correction: [S, 6], translation in metres and rotation vector in radians along each frame's own
     axes, by which the pictures disagree with the commanded poses (a check, never a driver).
     """
