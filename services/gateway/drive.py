@@ -169,9 +169,13 @@ class Drive:
     async def control(self, control: Control, received: float | None = None) -> None:
         """Take a control and write it down. received: the moment, for the latency that a live one is answered with.
 
-        Raises InvalidInput when it is scheduled for a chunk that is bound, or too many wait.
+        One that its chunk is bound to already is told again where it applies. Raises InvalidInput when it is scheduled
+        for a chunk that is bound to something else, or too many wait.
         """
         self.heard = now()
+        if control.chunk is not None and self.session.said_before(control):
+            self.on_applied(control.sequence, control.chunk)
+            return
         async with self._order:
             self.session.controls.add(control)
             if received is not None:

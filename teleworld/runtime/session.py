@@ -102,6 +102,17 @@ class WorldSession:
         self._bindings[segment] = binding
         return binding, taken
 
+    def said_before(self, control: Control) -> bool:
+        """Whether a scheduled control is the very one that its chunk is bound to.
+
+        A client that lost its gateway says again what nobody confirmed, though the world may have it already.
+        """
+        for binding in self._bindings.values():
+            for row, bound in enumerate(zip(binding.keys, binding.control_sequences, strict=True)):
+                if self.number(binding.segment, row + 2) == control.chunk and row + 2 <= self.timeline.last_shown:
+                    return bound == (control.keys, control.sequence)
+        return False
+
     def restore(self, binding: Binding) -> None:
         """Take a binding from the journal, so that the segment is replayed as it was."""
         self._bindings[binding.segment] = binding
