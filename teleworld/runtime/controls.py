@@ -54,6 +54,16 @@ class ControlQueue:
         self._scheduled = self._scheduled[max(last, 0) :]
         return effective, (*(replace(control, chunk=chunks[0]) for control in dropped), *placed)
 
+    def reopen(self, bound: int) -> None:
+        """Let `bound` be the first open chunk again. No control may take effect between it and the one that was."""
+        self.bound = bound
+
+    @property
+    def pressed(self) -> bool:
+        """Whether a live control waits that changes the keys."""
+        held = self._at(self.bound - 1).keys
+        return any(control.keys != held for control in self._live)
+
     def waiting(self) -> tuple[Control, ...]:
         """What `restore` needs besides `bound`: the control in effect at the last bound chunk, and all that are not bound."""
         return (*self._scheduled, *self._live)

@@ -2,7 +2,8 @@
 
 One dispatcher serves all worlds of a process, on one event loop. It knows workers only as ports, so the same code drives
 the in-process engine and the mesh. A failed task goes back to the policy; a task that keeps failing, or fails for a
-reason that trying again cannot mend, ends its world, and so does a journal that refuses an entry.
+reason that trying again cannot mend, ends its world, and so does a journal that refuses an entry. Of the copies of a task
+that was started twice, the first result is taken and the others are cancelled.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from teleworld.runtime.aiokit import TaskGroup
+from teleworld.runtime.batches import Batch
 from teleworld.runtime.journal import Journal
-from teleworld.runtime.records import Chunk, Memory, Plan
+from teleworld.runtime.ledger import Ledger, Listener
+from teleworld.runtime.records import WorldRecord
 from teleworld.runtime.session import WorldSession
 from teleworld.runtime.spans import WorldSpans
-from teleworld.scheduling.policy import Assignment, Limits, Scheduler
+from teleworld.scheduling.policy import Assignment, Limits, Policy, Scheduler, Share
 from teleworld.scheduling.tasks import Kind, Pool, Task
-from teleworld.world.controls import Control
 from teleworld.world.errors import DeadlineExceeded, Internal, Overloaded, StateLost, TeleWorldError, Unavailable
 
 ATTEMPTS = {Unavailable: 6, DeadlineExceeded: 3, Overloaded: 60}
@@ -34,20 +37,10 @@ METHOD_OF = {
     Kind.PLAN: "plan",
     Kind.BRIDGE: "bridge",
     Kind.RECONSTRUCT: "reconstruct",
-    Kind.FIRST_HALF: "populate",
-    Kind.SECOND_HALF: "populate",
+    Kind.POPULATE: "populate",
     Kind.DECODE: "decode",
 }
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who hears of a world: each finished chunk in order, each live control when it is bound, and the error that ended it."""
-
-    chunk: Callable[[Chunk], None]
-    bound: Callable[[Control], None]
-    ended: Callable[[TeleWorldError], None]
 
 
 class _TaskFailed(Exception):
@@ -62,54 +55,58 @@ class _TaskFailed(Exception):
 class _Running:
     session: WorldSession
     listener: Listener
-    next_chunk: int
     spans: WorldSpans
-    early: dict[int, Chunk] = field(default_factory=dict)
-    taken: list[Control] = field(default_factory=list)
-    flights: dict[Task, _Flight] = field(default_factory=dict)
+    ledger: Ledger
+    flights: dict[Task, list[_Flight]] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Flight:
-    """A task under way. From `landed` on its result is being taken in, which must not be torn."""
+    """A copy of a task under way."""
 
     worker: str
     work: asyncio.Task[None] | None = None
-    landed: bool = False
 
 
 class Dispatcher:
-    """See the module's text. `worker_lost` is told of a worker that did not answer; it has left the pool by then."""
+    """See the module's text. `worker_lost` is told of a worker that did not answer, which has left the pool by then, or that
+    answered so late that another one was faster."""
 
     def __init__(
         self,
         journal: Journal,
         *,
         worker_lost: Callable[[str], None] = lambda worker: None,
+        spent: Callable[[str, Pool, float], None] = lambda world, pool, seconds: None,
         clock: Callable[[], float] = time.monotonic,
+        policy: Policy | None = None,
     ) -> None:
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(policy)
         self._journal = journal
         self._worker_lost = worker_lost
+        self._spent = spent
         self._clock = clock
         self._ports: dict[str, Any] = {}
         self._worlds: dict[str, _Running] = {}
         self._tasks = TaskGroup(self._crashed)
+        self._alarm: asyncio.TimerHandle | None = None
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
-    def join(self, worker: str, pool: Pool, port: Any, slots: int = 1) -> None:
-        """A worker of `pool` is ready; `port` is its port of `teleworld.runtime.ports`."""
+    def join(
+        self, worker: str, pool: Pool, port: Any, slots: int = 1, batches: Mapping[Kind, int] | None = None
+    ) -> None:
+        """A worker of `pool` is ready; `port` is its port of `teleworld.runtime.ports`. batches: how many tasks of a kind it
+        takes in one call."""
         self._ports[worker] = port
-        self.scheduler.join(worker, pool, slots, self._clock())
+        self.scheduler.join(worker, pool, slots, self._clock(), batches)
         self.kick()
 
     def leave(self, worker: str) -> None:
         """A worker is gone; what it was doing is done elsewhere."""
         self._ports.pop(worker, None)
-        self.scheduler.leave(worker)
-        for running in self._worlds.values():
-            self._abandon(running, [task for task, flight in running.flights.items() if flight.worker == worker])
+        for task in self.scheduler.leave(worker):
+            self._abandon(task, lambda flight: flight.worker == worker)
         self.kick()
 
     def port(self, pool: Pool, avoid: Collection[str] = ()) -> tuple[str, Any]:
@@ -130,14 +127,36 @@ class Dispatcher:
         first_segment: int = 0,
         next_chunk: int = 0,
         done: tuple[Task, ...] = (),
+        share: Share | None = None,
+        first_chunk: int | None = None,
+        cuts: Mapping[int, int] | None = None,
     ) -> None:
-        """Run a world from `first_segment` on; chunks before `next_chunk` are made again but not delivered."""
-        world = session.record.world
-        self._worlds[world] = _Running(session, listener, next_chunk, WorldSpans(world))
+        """Run a world from `first_segment` on; chunks before `next_chunk` are made again but not delivered.
+
+        share: by default that of the record's tenant. first_chunk, cuts: see `Scheduler.add`.
+        """
+        record = session.record
+        spans = WorldSpans(record.world)
+        ledger = Ledger(self._journal, session, listener, spans, next_chunk)
+        self._worlds[record.world] = _Running(session, listener, spans, ledger)
         self.scheduler.add(
-            world, session.timeline, session.spec.fps, limits, self._clock(), first_segment=first_segment, done=done
+            record.world,
+            session.timeline,
+            session.spec.fps,
+            limits,
+            self._clock(),
+            first_segment,
+            done,
+            model=record.model,
+            share=share or Share(record.tenant),
+            first_chunk=first_chunk,
+            cuts=cuts,
         )
         self.kick()
+
+    def admit(self, record: WorldRecord) -> None:
+        """Raise Overloaded when one more real-time world like this one would starve those that run."""
+        self.scheduler.admit(record.timeline, record.spec.fps, model=record.model)
 
     def remove(self, world: str) -> WorldSession | None:
         """Stop a world; what is under way for it is given up."""
@@ -145,7 +164,9 @@ class Dispatcher:
         self.scheduler.remove(world)
         if running is None:
             return None
-        self._abandon(running, tuple(running.flights), even_landed=True)
+        for task in tuple(running.flights):
+            self._abandon(task, lambda flight: True, running)
+        running.ledger.close()
         running.spans.close()
         return running.session
 
@@ -167,45 +188,75 @@ class Dispatcher:
             self.scheduler.pause(world, paused)
             self.kick()
 
+    def cut(self, world: str, segment: int, last: int) -> None:
+        """Let a segment of the world's own timeline end at its latent `last`: see `Scheduler.cut`."""
+        for task in self.scheduler.cut(world, segment, last, self._clock()):
+            self._abandon(task, lambda flight: True)
+        self.kick()
+
+    def heard(self, world: str) -> None:
+        """A control came: where the policy may, it cuts the segment under way for it."""
+        if (running := self._worlds.get(world)) is not None:
+            self.scheduler.pressed(world, running.session.controls.pressed)
+            self.kick()
+
     def kick(self) -> None:
-        """Ask the policy, and start what it says."""
-        for assignment in self.scheduler.decide(self._clock()):
-            task = assignment.task
+        """Ask the policy, start what it says, and be awake when it next has something to say."""
+        assignments = self.scheduler.decide(self._clock())
+        for task in self.scheduler.gone():
+            self._abandon(task, lambda flight: True)
+        sizes = Counter(assignment.call for assignment in assignments)
+        batches: dict[int, Batch] = {}
+        for assignment in assignments:
+            task, call = assignment.task, assignment.call
             running = self._worlds[task.world]
-            if (landed := running.flights.get(task)) is not None:
-                # Its worker left while the result was being taken in: it ends on the new worker, with nothing to do.
-                landed.worker = assignment.worker
-                continue
-            flight = running.flights[task] = _Flight(assignment.worker)
+            flight = _Flight(assignment.worker)
+            running.flights.setdefault(task, []).append(flight)
+            if sizes[call] > 1 and call not in batches:
+                batches[call] = Batch(self._ports.get(assignment.worker), METHOD_OF[task.kind], TIMEOUT_S)
             name = f"{task.world}/{task.name}"
-            flight.work = self._tasks.start(self._run(running, flight, assignment), name=name)
+            work = self._run(running, flight, assignment, batches.get(call))
+            flight.work = self._tasks.start(work, name=name)
+        self._set_alarm()
 
     async def close(self) -> None:
         """Stop all work."""
         for world in tuple(self._worlds):
             self.remove(world)
+        if self._alarm is not None:
+            self._alarm.cancel()
         await self._tasks.close()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    async def _run(self, running: _Running, flight: _Flight, assignment: Assignment) -> None:
+    async def _run(self, running: _Running, flight: _Flight, assignment: Assignment, batch: Batch | None) -> None:
         task = assignment.task
-        started = self._clock()
         try:
             if task.kind is Kind.GUIDE:
                 await self._bind(running, task.segment)
             started = self._clock()
             try:
                 with running.spans.task(assignment) as span:
-                    result = await self._call(running.session, assignment)
+                    result = await self._call(running.session, assignment, batch)
                     span.set_attributes({f"teleworld.stage.{name}_ms": ms for name, ms in result.stage_ms.items()})
+                    together = batch.size if batch else 1
+                    span.set_attribute("teleworld.batch", together)
             except TeleWorldError as error:
                 raise _TaskFailed(error) from error
-            seconds, flight.landed = self._clock() - started, True
-            await self._take(running, task, result)
-            if self._current(running, flight, task):
-                del running.flights[task]
-                self.scheduler.finished(task, flight.worker, seconds, self._clock())
+            if not self._current(running, flight, task):
+                return
+            seconds = self._clock() - started
+            self._spent(task.world, task.pool, seconds / together)
+            self._abandon(task, lambda other: other is not flight, running)
+            del running.flights[task]
+            entry = running.session.accept(task, result)
+            for late in self.scheduler.finished(task, flight.worker, seconds, self._clock()):
+                if late in self._ports and assignment.hedge:
+                    self._worker_lost(late)
+            self.kick()
+            if entry is not None:
+                await running.ledger.write(entry)
+            return
         except _TaskFailed as failure:
             await self._failed(running, flight, assignment, failure.error)
         except TeleWorldError as error:
@@ -215,11 +266,14 @@ class Dispatcher:
             self._end(running, Internal(f"{task.name} failed"))
         self.kick()
 
-    async def _call(self, session: WorldSession, assignment: Assignment) -> Any:
+    async def _call(self, session: WorldSession, assignment: Assignment, batch: Batch | None) -> Any:
         task, port = assignment.task, self._ports.get(assignment.worker)
         if port is None:
             raise Unavailable(f"{assignment.worker} has left")
+        if batch is not None:
+            return await batch.answer(session.request(task, assignment.attempt))
         method = getattr(port, METHOD_OF[task.kind])
+        asyncio.get_running_loop().call_soon(session.foresee, task)  # runs when the request is on its way
         try:
             return await method(session.request(task, assignment.attempt), TIMEOUT_S)
         except StateLost:
@@ -227,31 +281,15 @@ class Dispatcher:
 
     async def _bind(self, running: _Running, segment: int) -> None:
         session = running.session
+        world = session.record.world
         running.spans.bound(segment)
-        binding, taken = session.bind(segment)
-        running.taken += taken
-        await self._journal.bind(session.record.world, session.epoch, binding, tuple(running.taken))
-        taken, running.taken = tuple(running.taken), []
-        for control in taken:
-            running.listener.bound(control)
-
-    async def _take(self, running: _Running, task: Task, result: Any) -> None:
-        session = running.session
-        world, epoch = session.record.world, session.epoch
-        match session.accept(task, result):
-            case Plan() as plan:
-                await self._journal.plan(world, epoch, plan)
-            case Memory() as memory:
-                await self._journal.memory(world, epoch, memory)
-            case Chunk() as chunk:
-                if chunk.index >= running.next_chunk:
-                    await self._journal.chunk(world, epoch, chunk)
-                    running.early[chunk.index] = chunk
-                while (ready := running.early.pop(running.next_chunk, None)) is not None:
-                    running.next_chunk += 1
-                    running.spans.chunk(ready, last=ready.latent == session.timeline.last_shown)
-                    session.shown(ready)
-                    running.listener.chunk(ready)
+        cut = self.scheduler.ended(world, segment - 1)
+        binding, taken = session.bind(segment, cut)
+        await running.ledger.bind(binding, taken, cut)
+        if self._worlds.get(world) is running:
+            if (settled := session.settled(segment)) is not None:
+                self.scheduler.bound(world, segment, settled)
+            self.scheduler.pressed(world, session.controls.pressed)
 
     async def _failed(self, running: _Running, flight: _Flight, assignment: Assignment, error: TeleWorldError) -> None:
         task, worker = assignment.task, assignment.worker
@@ -261,7 +299,7 @@ class Dispatcher:
             )  # the slot stays taken, so that nobody else is sent there meanwhile
         if not self._current(running, flight, task):
             return
-        del running.flights[task]
+        running.flights[task].remove(flight)
         attempts = self.scheduler.failed(task, worker, self._clock())
         if isinstance(error, Unavailable) and worker in self._ports:
             self.leave(worker)
@@ -270,9 +308,8 @@ class Dispatcher:
             self._end(running, error)
 
     def _current(self, running: _Running, flight: _Flight, task: Task) -> bool:
-        """Whether the outcome of a flight still counts: its world runs on, and the task was not given to another worker."""
-        world = task.world
-        return self._worlds.get(world) is running and running.flights.get(task) is flight
+        """Whether the outcome of a flight still counts: its world runs on, and it was not given up."""
+        return self._worlds.get(task.world) is running and flight in running.flights.get(task, ())
 
     def _end(self, running: _Running, error: TeleWorldError) -> None:
         world = running.session.record.world
@@ -280,15 +317,25 @@ class Dispatcher:
             self.remove(world)
             running.listener.ended(error)
 
-    def _abandon(self, running: _Running, tasks: Iterable[Task], *, even_landed: bool = False) -> None:
-        """Cancel the flights of `tasks`, the one that asks for it excepted: it ends by itself."""
-        for task in tasks:
-            flight = running.flights[task]
-            if flight.landed and not even_landed:
-                continue
-            del running.flights[task]
+    def _abandon(self, task: Task, chosen: Callable[[_Flight], bool], running: _Running | None = None) -> None:
+        """Cancel those flights of a task that are chosen, the one that asks for it excepted: it ends by itself."""
+        if (running := running or self._worlds.get(task.world)) is None:
+            return
+        flights = running.flights.get(task, [])
+        for flight in [flight for flight in flights if chosen(flight)]:
+            flights.remove(flight)
             if flight.work is not None and flight.work is not asyncio.current_task():
                 flight.work.cancel()
+        if not flights:
+            running.flights.pop(task, None)
+
+    def _set_alarm(self) -> None:
+        """Ask the policy again at the moment that it names, if nothing else happens until then."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if (at := self.scheduler.wake_at()) is not None:
+            self._alarm = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self.kick)
 
     def _crashed(self, error: BaseException) -> None:
         asyncio.get_running_loop().call_exception_handler({"message": "a dispatcher task failed", "exception": error})

@@ -16,7 +16,7 @@ from teleworld.world.controls import Keys
 from teleworld.world.spec import WorldSpec, spec_of
 from teleworld.world.timeline import ChainMode, Timeline
 from teleworld.world.walker import Walker, path_of
-from teleworld.world.work import Float, Prompt
+from teleworld.world.work import Float, Prompt, TaskContext
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class WorldRecord:
     """The birth of a world. `picture` uint8 [H, W, 3] is the start picture at generation size.
 
     A fork is a world that is born of the last picture of a chunk of its source, with the source's memory. Its own timeline
-    starts there: its chunk `timeline.chunk(s, i)` is known to everybody else as `first_chunk` more.
+    starts there: its chunk n is known to everybody else as `first_chunk` + n. reanchor: whether a live key may cut a segment
+    short where somebody watches in real time. told: what workers told of a model that this code does not know by its name.
     """
 
     world: str
@@ -52,11 +53,17 @@ class WorldRecord:
     request_id: str
     tenant: str = ""
     fork: Fork | None = None
+    reanchor: bool = True
+    told: WorldSpec | None = None
+
+    def context(self, epoch: int, segment: int, task: str, attempt: int) -> TaskContext:
+        """What every request of this world's tasks begins with."""
+        return TaskContext(self.world, epoch, segment, task, attempt, self.seed, self.weights)
 
     @property
     def spec(self) -> WorldSpec:
-        """The world's spec."""
-        return spec_of(self.model)
+        """The world's spec: the one that it was born with, so that it can be read while no worker is there to tell."""
+        return self.told or spec_of(self.model)
 
     @property
     def timeline(self) -> Timeline:
@@ -84,7 +91,8 @@ class Binding:
     """What was decided for one segment before any of its work began: logged first, so that a replay is exact.
 
     keys, control_sequences: one a latent 2..N. walkers: one a pixel frame 0..4(N-1) of the segment, the prefix's first.
-    revision: of the memory that guides it. scale: of movement.
+    revision: of the memory that guides it. scale: of movement. first_chunk: the own number of the chunk that shows latent 2;
+    earlier than the segment before would have it, if that was cut. None in logs older than cuts.
     """
 
     segment: int
@@ -94,6 +102,12 @@ class Binding:
     revision: int
     scale: float
     prompt: Prompt
+    first_chunk: int | None = None
+
+    def settled(self, last_shown: int) -> int:
+        """The first latent from which on the keys do not change any more, up to the latent `last_shown`."""
+        told = self.control_sequences[: last_shown - 1]
+        return 2 + max((row for row in range(1, len(told)) if told[row] != told[row - 1]), default=0)
 
     def path(self, spec: WorldSpec, frames: list[int]) -> CameraPath:
         """The cameras of some of the segment's pixel frames."""
@@ -102,12 +116,16 @@ class Binding:
 
 @dataclass(frozen=True)
 class Plan:
-    """The canonical history of a segment: its prefix, key latents, and the next prefix. float32 [C, h, w], [3, C, h, w]."""
+    """The canonical history of a segment: its prefix, key latents, and the next prefix. float32 [C, h, w], [3, C, h, w].
+
+    last: the latent that the boundary stands for; None in logs older than cuts: the timeline's.
+    """
 
     segment: int
     prefix: Float
     keys: Float
     boundary: Float
+    last: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,9 @@
 
 Nothing here waits or computes. What must be written down before work begins is returned to the caller, who owns the
 journal (`Binding` before GUIDE, `Plan` after BRIDGE).
+
+A segment may be cut while it is under way (re-anchoring): the next one is then bound to begin after an earlier latent, and
+that binding is all that says so. What was made beyond the cut is never shown, fused or asked for again.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ import numpy as np
 
 from teleworld.runtime.controls import ControlQueue
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
-from teleworld.scheduling.tasks import KIND_OF_GROUP, Kind, Task
+from teleworld.scheduling.tasks import Kind, Task
 from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance
 from teleworld.world.controls import Control, Keys
 from teleworld.world.errors import Internal
-from teleworld.world.latents import latent_digest
+from teleworld.world.latents import LastDigest
+from teleworld.world.layout import Layout
 from teleworld.world.timeline import Group
 from teleworld.world.walker import Walker, walk
 from teleworld.world.work import (
@@ -41,8 +45,6 @@ from teleworld.world.work import (
     TaskContext,
 )
 
-GROUP_OF_KIND = {kind: group for group, kind in KIND_OF_GROUP.items()}
-
 
 class WorldSession:
     """The state of a world between two events. `epoch` is the lease under which its tasks run.
@@ -56,6 +58,7 @@ class WorldSession:
         self.epoch = epoch
         self.spec = record.spec
         self.timeline = record.timeline
+        self.layout = Layout(record.timeline)
         self.controls = ControlQueue(record.first_chunk + 1)
         self.prompt: Prompt = record.prompt
         self.revision = record.start_revision
@@ -63,27 +66,38 @@ class WorldSession:
         self.dynamic_points = 0
         self.scale = record.fork.scale if record.fork else 1.0
         self._remember = remember
+        self._showing = 0
+        self._replayed: set[int] = set()
+        self._warm: set[int] = set()
         self._clearance = Clearance.open()
         self._bindings: dict[int, Binding] = {}
         self._prefix: dict[int, Float] = {}
+        self._boundaries: dict[tuple[int, int], Float] = {}
         self._latents: dict[tuple[int, int], Float] = {}
+        self._digests = LastDigest()
         self._guidance: dict[int, Guidance] = {}
-        self._pictures: dict[int, np.ndarray] = {}
+        self._pictures: dict[tuple[int, int], np.ndarray] = {}
         self._stage_ms: dict[int, dict[str, float]] = {}
 
     def number(self, segment: int, index: int) -> int:
         """What a chunk of the own timeline is called outside."""
-        return self.record.first_chunk + self.timeline.chunk(segment, index)
+        return self.record.first_chunk + self.layout.chunk(segment, index)
 
     # -- controls -----------------------------------------------------------------------------------------------------
 
-    def bind(self, segment: int) -> tuple[Binding, tuple[Control, ...]]:
+    def bind(self, segment: int, cut: int = 0) -> tuple[Binding, tuple[Control, ...]]:
         """Fix what happens in `segment`: its keys and cameras. Returns the binding and the live controls it took in.
 
-        A segment that was bound before (a replay) keeps its binding.
+        cut: the last latent that the segment before shows, if that was cut (re-anchoring). A segment that was bound before
+        (a replay) keeps its binding.
         """
         if segment in self._bindings:
             return self._bindings[segment], ()
+        first = self.layout.chunk(segment, 2)
+        if cut:
+            first = self.layout.chunk(segment - 1, cut) + 1
+            self.controls.reopen(self.record.first_chunk + first)
+        self.layout.begin(segment, first)
         shown = [self.number(segment, index) for index in range(2, self.timeline.last_shown + 1)]
         controls, taken = self.controls.bind(shown)
         controls += (controls[-1],) * (self.timeline.latents - self.timeline.last_shown)
@@ -98,9 +112,17 @@ class WorldSession:
             revision=self.revision,
             scale=self.scale,
             prompt=self.prompt,
+            first_chunk=first,
         )
         self._bindings[segment] = binding
         return binding, taken
+
+    def settled(self, segment: int) -> int | None:
+        """The first latent of a bound segment from which on its keys do not change: cut there or later, it undoes no control.
+
+        None for a segment that came from the journal, which must stay as it is: its key frames may be in the memory.
+        """
+        return None if segment in self._replayed else self._bindings[segment].settled(self.timeline.last_shown)
 
     def said_before(self, control: Control) -> bool:
         """Whether a scheduled control is the very one that its chunk is bound to.
@@ -109,19 +131,23 @@ class WorldSession:
         """
         for binding in self._bindings.values():
             for row, bound in enumerate(zip(binding.keys, binding.control_sequences, strict=True)):
-                if self.number(binding.segment, row + 2) == control.chunk and row + 2 <= self.timeline.last_shown:
+                shown = row + 2 <= self.layout.last_shown(binding.segment)
+                if shown and self.number(binding.segment, row + 2) == control.chunk:
                     return bound == (control.keys, control.sequence)
         return False
 
     def restore(self, binding: Binding) -> None:
-        """Take a binding from the journal, so that the segment is replayed as it was."""
+        """Take a binding from the journal, in the order of segments, so that the segment is replayed as it was."""
         self._bindings[binding.segment] = binding
+        self._replayed.add(binding.segment)
+        if binding.first_chunk is not None:
+            self.layout.begin(binding.segment, binding.first_chunk)
         self.controls.bound = self.number(binding.segment + 1, 2)
 
     def restore_plan(self, plan: Plan) -> None:
         """Take a finished plan from the journal: the segment's chain need not run again."""
         self._prefix[plan.segment] = plan.prefix
-        self._prefix[plan.segment + 1] = plan.boundary
+        self._boundaries[plan.segment, self.layout.cut(plan.segment)] = plan.boundary
         for row, index in enumerate(self.timeline.members(Group.PLAN)):
             self._latents[plan.segment, index] = plan.keys[row]
 
@@ -134,21 +160,13 @@ class WorldSession:
         if segment == 0:
             return self.record.start
         before = self._bindings[segment - 1]
-        return before.walkers[self.timeline.frames_of(self.timeline.boundary)[-1]]
+        return before.walkers[self.timeline.frames_of(self.layout.last_shown(segment - 1))[-1]]
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def request(self, task: Task, attempt: int, *, replay: bool = False) -> Any:
         """The request of a task whose needs are met. `replay` sends a decoder the segment's whole history."""
-        context = TaskContext(
-            world=self.record.world,
-            epoch=self.epoch,
-            segment=task.segment,
-            task=task.name,
-            attempt=attempt,
-            seed=self.record.seed,
-            weights=self.record.weights,
-        )
+        context = self.record.context(self.epoch, task.segment, task.name, attempt)
         segment, timeline = task.segment, self.timeline
         match task.kind:
             case Kind.ENCODE:
@@ -163,34 +181,30 @@ class WorldSession:
                     context, binding.revision, used, binding.path(self.spec, frames), not self._remember
                 )
             case Kind.PLAN:
-                guidance = self._guidance[segment].of(timeline.members(Group.PLAN))
-                return PlanRequest(context, timeline, self._prefix[segment], guidance, self._bindings[segment].prompt)
+                guidance = self._guidance[segment].of(timeline.members(Group.PLAN), pictures=False)
+                return PlanRequest(context, timeline, self._start(segment), guidance, self._bindings[segment].prompt)
             case Kind.BRIDGE:
-                return BridgeRequest(
-                    context,
-                    timeline,
-                    self._prefix[segment],
-                    self._stack(segment, timeline.key_frames),
-                    self._guidance[segment].of(timeline.key_frames),
-                )
+                shown = self.layout.part(task.index)
+                keys, guidance = self._stack(segment, shown.key_frames), self._guidance[segment].of(shown.key_frames)
+                return BridgeRequest(context, shown, self._start(segment), keys, guidance)
             case Kind.RECONSTRUCT:
-                last = [timeline.frames_of(index)[-1] for index in timeline.key_frames]
-                shown = timeline.first_frame(self.number(segment, 2))
+                last = [timeline.frames_of(index)[-1] for index in self.layout.part(task.index).key_frames]
+                first = timeline.first_frame(self.number(segment, 2))
                 return ReconstructRequest(
                     context,
-                    self._bindings[segment].revision,
-                    self._pictures[segment],
+                    self.record.start_revision + segment,
+                    self._pictures[segment, task.index],
                     self._bindings[segment].path(self.spec, last),
-                    tuple(shown - 1 + frame for frame in last),
+                    tuple(first - 1 + frame for frame in last),
                 )
-            case Kind.FIRST_HALF | Kind.SECOND_HALF:
-                group = GROUP_OF_KIND[task.kind]
+            case Kind.POPULATE:
+                group = task.index
                 return PopulateRequest(
                     context,
                     timeline,
                     group,
                     self._stack(segment, timeline.visible(group)),
-                    self._guidance[segment].of(timeline.members(group)),
+                    self._guidance[segment].of(timeline.members(group), pictures=False),
                     self._bindings[segment].prompt,
                 )
             case Kind.DECODE:
@@ -198,7 +212,8 @@ class WorldSession:
 
     def _decode_request(self, context: TaskContext, task: Task, replay: bool) -> DecodeRequest:
         segment, index = task.segment, task.index
-        first = 1 if replay or index <= 2 else index
+        known = index > 2 or (index == 2 and segment in self._warm)
+        first = index if known and not replay else 1
         indices = tuple(range(first, index + 1))
         hinted = tuple(i for i in indices if i > 1)
         return DecodeRequest(
@@ -206,9 +221,14 @@ class WorldSession:
             chunk=self.number(segment, index),
             index=index,
             latents=self._stack(segment, indices),
-            previous=latent_digest(self._latent(segment, index - 1)) if index > 1 else "",
+            previous=self._digests.of(self._latent(segment, index - 1)) if index > 1 else "",
             guidance=self._guidance[segment].of(hinted) if hinted else None,
         )
+
+    def foresee(self, task: Task) -> None:
+        """While a task is under way: make what its result will need, the digest of the latent that is being decoded."""
+        if task.kind is Kind.DECODE:
+            self._digests.of(self._latent(task.segment, task.index))
 
     # -- results ------------------------------------------------------------------------------------------------------
 
@@ -228,10 +248,10 @@ class WorldSession:
                 for index, latent in zip(result.indices, result.latents, strict=True):
                     self._latents[segment, index] = latent
             case BridgeResult():
-                self._pictures[segment] = result.pictures
-                self._prefix[segment + 1] = result.boundary
-                planned = self._stack(segment, self.timeline.members(Group.PLAN))
-                return Plan(segment, self._prefix[segment], planned, result.boundary)
+                self._pictures[segment, task.index] = result.pictures
+                self._boundaries[segment, task.index] = result.boundary
+                if task.index == self.layout.cut(segment):
+                    return self.plan(segment)
             case ReconstructResult():
                 if task.kind is Kind.BOOTSTRAP:
                     self.scale = self.spec.gait.scale(result.median_depth)
@@ -239,11 +259,21 @@ class WorldSession:
                 self._clearance = result.clearance
                 self.static_points, self.dynamic_points = result.static_points, result.dynamic_points
                 return Memory(self.revision, self._clearance, self.scale, self.static_points, self.dynamic_points)
+            case DecodeResult() if segment and task.index == 1:
+                self._warm.add(segment)
             case DecodeResult():
                 return self._finish(task, result)
             case _:
                 raise Internal(f"no task gives a {type(result).__name__}")
         return None
+
+    def plan(self, segment: int) -> Plan | None:
+        """The plan of a segment that ends where the layout says, once its boundary is known."""
+        last, cut = self.layout.last_shown(segment), self.layout.cut(segment)
+        if (boundary := self._boundaries.get((segment, cut))) is None:
+            return None
+        planned = self._stack(segment, self.timeline.members(Group.PLAN))
+        return Plan(segment, self._start(segment), planned, boundary, last)
 
     def _finish(self, task: Task, result: DecodeResult) -> Chunk:
         segment, index, timeline = task.segment, task.index, self.timeline
@@ -266,14 +296,15 @@ class WorldSession:
             path=path,
             keys=keys,
             control_sequence=sequence,
-            latent_sha256=latent_digest(self._latent(segment, index)),
+            latent_sha256=self._digests.of(self._latent(segment, index)),
             stage_ms=dict(self._stage_ms.get(segment, {})) | dict(result.stage_ms),
         )
 
     def shown(self, chunk: Chunk) -> None:
-        """Chunks up to `chunk` are safe and delivered, so none of them will be asked for again."""
-        if chunk.latent == self.timeline.last_shown:
-            self._forget(chunk.segment)
+        """Chunks up to `chunk` are safe and delivered. Where a segment ended is certain when the next one is shown."""
+        if chunk.segment > self._showing:
+            self._showing = chunk.segment
+            self._forget(chunk.segment - 1)
 
     def _note(self, segment: int, task: Task, stage_ms: Mapping[str, float]) -> None:
         if task.kind is not Kind.DECODE:
@@ -287,20 +318,33 @@ class WorldSession:
             if index not in self.timeline.key_frames:
                 self._latents.pop((segment, index), None)
         for old in [number for number in self._guidance if number < segment]:
-            for table in (self._guidance, self._stage_ms, self._prefix, self._pictures):
+            for table in (self._guidance, self._stage_ms, self._prefix):
                 table.pop(old, None)
             for index in self.timeline.key_frames:
                 self._latents.pop((old, index), None)
+        for part in [part for part in self._pictures if part[0] < segment]:
+            del self._pictures[part]
+        for part in [part for part in self._boundaries if part[0] < segment - 1]:
+            del self._boundaries[part]
         for old in [number for number in self._bindings if number < segment - 1]:
             del self._bindings[old]
+        self.layout.forget(segment - 1)
+        self._warm = {number for number in self._warm if number >= segment}
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _path(self, walker: Walker) -> CameraPath:
         return CameraPath(walker.camera_to_world(self.spec.lens)[None], self.spec.lens.at_pitch(walker.pitch)[None])
 
+    def _start(self, segment: int) -> Float:
+        """The prefix of a segment: the start picture's latent, or the boundary where the segment before ended."""
+        if segment not in self._prefix:
+            self._prefix[segment] = self._boundaries[segment - 1, self.layout.cut(segment - 1)]
+        return self._prefix[segment]
+
     def _latent(self, segment: int, index: int) -> Float:
-        return self._prefix[segment] if index == 1 else self._latents[segment, index]
+        return self._start(segment) if index == 1 else self._latents[segment, index]
 
     def _stack(self, segment: int, indices: tuple[int, ...]) -> Float:
-        return np.stack([self._latent(segment, index) for index in indices])
+        latents = [self._latent(segment, index) for index in indices]
+        return np.stack(latents) if len(latents) > 1 else latents[0][None]

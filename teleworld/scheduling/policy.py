@@ -1,100 +1,68 @@
-"""The scheduling policy: which ready task runs on which worker, now.
+"""The scheduling policy: which ready task runs on which worker, now. Events in, decisions out; time is an argument.
 
-Three rules, in this order. (1) A segment is opened (its controls are bound and GUIDE becomes ready) as late as playback
-allows, never further ahead than `Limits.ahead`. (2) Of all ready tasks the one with the least slack goes first: the
-deadline of the first chunk that waits for it, less what measured service times say still lies between. So the chain of
-segment s + 1 runs before the populating of s exactly when it is the more urgent of the two (paper 3.6.1, Fig. 4).
-(3) A task goes to the worker that holds its state, if that one is free; else to the one idle longest.
+(1) A segment opens as late as playback allows (`pacing`), never further ahead of it than `Limits.ahead`. (2) Of all ready
+tasks of a pool the one with the least slack goes first, and tenants get fair shares of what is not enough (`fairness`): so
+the chain of segment s + 1 runs before the populating of s exactly when it is the more urgent of the two (paper 3.6.1, Fig.
+4). (3) A task goes to the worker that holds its world's state, if that is worth it (`crew`), with others of its shape if
+the worker takes several at a time. (4) A task that runs far longer than tasks of its kind do is started a second time
+elsewhere; the first result counts. (5) A world that would starve the others is refused (`admission`).
 
-The policy is told of events and asked for decisions; time is an argument. A worker that failed a task is avoided for the
-next attempt of it, as long as its pool has another one.
+Every event costs O(log n) in the number of worlds, tasks and workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
-from teleworld.scheduling.tasks import Kind, Pool, Task, first_chunk_fed, needs, tasks_of
+from teleworld.scheduling.admission import Admission
+from teleworld.scheduling.alarms import Alarms
+from teleworld.scheduling.measures import Cost, Measures
+from teleworld.scheduling.ordering import Limits, Ordering, Policy, Share
+from teleworld.scheduling.progress import Progress
+from teleworld.scheduling.reanchoring import Load
+from teleworld.scheduling.staff import Assignment, Staff
+from teleworld.scheduling.tasks import Kind, Pool, Task
+from teleworld.scheduling.worlds import World
 from teleworld.world.timeline import Timeline
 
-INITIAL_COST_S = 0.1
-COST_WEIGHT = 0.2
+EVERYBODY = Share()
 
-
-@dataclass(frozen=True)
-class Limits:
-    """How far a world runs ahead of playback: a segment opens when at most `ahead` chunks before it are unplayed."""
-
-    ahead: int
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Run `task` on `worker`; `attempt` counts from 1, at claim time. `waited` is the seconds since the task became ready."""
-
-    task: Task
-    worker: str
-    attempt: int
-    waited: float
-
-
-@dataclass
-class _Worker:
-    pool: Pool
-    slots: int
-    running: set[Task] = field(default_factory=set)
-    free_since: float = 0.0
-
-
-@dataclass
-class _World:
-    timeline: Timeline
-    fps: float
-    limits: Limits
-    origin: float
-    played: int = 0
-    until: int | None = None
-    paused: bool = False
-    opened: int = -1
-    done: set[Task] = field(default_factory=set)
-    open: set[Task] = field(default_factory=set)
-    running: dict[Task, str] = field(default_factory=dict)
-    attempts: dict[Task, int] = field(default_factory=dict)
-    ready_since: dict[Task, float] = field(default_factory=dict)
-    avoid: dict[Task, set[str]] = field(default_factory=dict)
+__all__ = ["Assignment", "Limits", "Ordering", "Policy", "Scheduler", "Share"]
 
 
 class Scheduler:
-    """The policy's state. Not thread-safe: one owner."""
+    """The policy's state. Not thread-safe: one owner. After any event, and at `wake_at`, ask `decide`."""
 
-    def __init__(self) -> None:
-        self._workers: dict[str, _Worker] = {}
-        self._worlds: dict[str, _World] = {}
-        self._cost: dict[Kind, float] = {}
-        self._holds: dict[tuple[str, Pool], str] = {}
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.measures = Measures(self.policy.guess, self.policy.quantile, self.policy.drift)
+        self._alarms = Alarms()
+        self._staff = Staff(self.policy, self.measures, self._alarms)
+        self._progress = Progress(self.policy, self.measures, self._staff.push, self._wake, self._load)
+        self._admission = Admission(self.measures, self.policy.utilisation)
+        self._gone: list[Task] = []
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
-    def join(self, worker: str, pool: Pool, slots: int, now: float) -> None:
-        """A worker is ready for `slots` tasks at a time."""
-        self._workers[worker] = _Worker(pool, slots, free_since=now)
+    def join(self, worker: str, pool: Pool, slots: int, now: float, batches: Mapping[Kind, int] | None = None) -> None:
+        """A worker is ready for `slots` calls at a time; a call may carry so many tasks of a kind as `batches` says."""
+        self._staff.now = now
+        self._staff.join(worker, pool, slots, batches or {})
 
     def leave(self, worker: str) -> tuple[Task, ...]:
-        """A worker is gone; its tasks are ready again. Returns them."""
-        gone = self._workers.pop(worker, None)
-        self._holds = {key: holder for key, holder in self._holds.items() if holder != worker}
-        lost = tuple(gone.running) if gone else ()
-        for task in lost:
-            if world := self._worlds.get(task.world):
-                world.running.pop(task, None)
-        return lost
+        """A worker is gone. Returns its tasks; those of which no copy runs elsewhere are ready again."""
+        return self._staff.leave(worker)
 
     def workers(self, pool: Pool) -> tuple[str, ...]:
         """The workers of a pool."""
-        return tuple(name for name, worker in self._workers.items() if worker.pool is pool)
+        return tuple(self._staff.crews[pool].workers)
 
     # -- worlds -------------------------------------------------------------------------------------------------------
+
+    def admit(self, timeline: Timeline, fps: float, *, model: str = "") -> None:
+        """Raise Overloaded when one more real-time world would starve those that run; its `retry_after_s` is measured."""
+        slots = {pool: crew.slots for pool, crew in self._staff.crews.items()}
+        self._admission.check(self._progress.profile(timeline, fps, model), slots)
 
     def add(
         self,
@@ -105,153 +73,149 @@ class Scheduler:
         now: float,
         first_segment: int = 0,
         done: Iterable[Task] = (),
+        *,
+        model: str = "",
+        share: Share = EVERYBODY,
+        first_chunk: int | None = None,
+        cuts: Mapping[int, int] | None = None,
     ) -> None:
-        """A world starts at `first_segment`, everything before it being done, and those tasks of it that `done` names."""
-        state = _World(timeline, fps, limits, origin=now, opened=first_segment - 1, done=set(done))
-        state.played = timeline.first_chunk(first_segment)
-        state.origin = now - timeline.first_frame(state.played) / fps
-        if first_segment:
-            for kind in (Kind.BRIDGE, Kind.RECONSTRUCT):
-                state.done.add(Task(world, kind, first_segment - 1))
-        self._worlds[world] = state
+        """A world starts at `first_segment`, everything before it being done, and those tasks of it that `done` names.
+
+        first_chunk: the number of that segment's first chunk, if earlier ones were cut. cuts: the last latents of segments
+        that are known to end early.
+        """
+        self._staff.now = now
+        self.remove(world)
+        first = timeline.first_chunk(first_segment) if first_chunk is None else first_chunk
+        state = self._progress.add(
+            world, timeline, fps, limits, now, first_segment=first_segment, first_chunk=first, done=done,
+            cuts=cuts or {}, model=model, share=share,
+        )  # fmt: skip
+        if limits.realtime:
+            self._admission.entered(world, state.profile, now)
 
     def remove(self, world: str) -> None:
         """Forget a world; what still runs for it no longer counts when it ends."""
-        if (state := self._worlds.pop(world, None)) is not None:
-            for task, worker in state.running.items():
-                if worker in self._workers:
-                    self._workers[worker].running.discard(task)
-        self._holds = {key: holder for key, holder in self._holds.items() if key[0] != world}
+        if (state := self._progress.remove(world)) is not None:
+            self._staff.drop(job for segment in state.segments.values() for job in segment.jobs.values())
+            if state.limits.realtime:
+                self._admission.left(world, state.profile, self._staff.now)
 
     def played(self, world: str, chunks: int, now: float) -> None:
         """Playback has consumed the first `chunks` chunks; a late player moves every deadline that follows."""
-        state = self._worlds[world]
+        state = self._progress.touch(world)
         if chunks > state.played:
-            state.played = chunks
-            state.origin = max(state.origin, now - state.timeline.first_frame(chunks) / state.fps)
+            state.heard(chunks, now)
 
     def until(self, world: str, chunks: int | None) -> None:
         """Generate no more than the first `chunks` chunks; None for no end."""
-        self._worlds[world].until = chunks
+        self._progress.touch(world).until = chunks
 
     def pause(self, world: str, paused: bool) -> None:
         """A paused world opens no new segment."""
-        self._worlds[world].paused = paused
+        state = self._progress.touch(world)
+        state.paused = paused
+        state.resumed()
+
+    def cut(self, world: str, segment: int, last: int, now: float) -> tuple[Task, ...]:
+        """Let a segment end at its latent `last`, behind which nothing was shown: re-anchoring. What came behind it is
+        forgotten and opens anew. Returns the tasks under way that no longer count."""
+        self._staff.now = now
+        return self._staff.drop(self._progress.cut(self._progress.worlds[world], segment, last, now))
+
+    def pressed(self, world: str, waiting: bool) -> None:
+        """Whether a key waits that is not bound yet: where `Limits.reanchor` says so, it may cut the newest segment."""
+        self._progress.touch(world).pressed = waiting
+
+    def bound(self, world: str, segment: int, settled: int) -> None:
+        """A segment's keys are fixed, for the first time. It may be cut at the latent `settled` or later: its keys do not change
+        from there on."""
+        state = self._progress.touch(world)
+        state.settled = {number: last for number, last in state.settled.items() if number >= segment - 1}
+        state.settled[segment] = settled
+
+    def ended(self, world: str, segment: int) -> int:
+        """The last latent of a segment that was cut, 0 for a whole one: what the binding of the next one must say."""
+        return self._progress.worlds[world].cuts.get(segment, 0)
+
+    def gone(self) -> tuple[Task, ...]:
+        """The tasks under way that no longer count, since this was last asked."""
+        gone, self._gone = tuple(self._gone), []
+        return gone
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
 
-    def finished(self, task: Task, worker: str, seconds: float, now: float) -> None:
-        """`task` is done; `seconds` is its service time."""
-        self._release(task, worker, now)
-        known = self._cost.get(task.kind)
-        self._cost[task.kind] = seconds if known is None else known + COST_WEIGHT * (seconds - known)
-        if (state := self._worlds.get(task.world)) is not None and task in state.open:
-            state.open.discard(task)
-            state.done.add(task)
-            state.attempts.pop(task, None)
-            state.avoid.pop(task, None)
-            self._prune(task.world, state)
+    def prime(self, kind: Kind, seconds: float, *, model: str = "", group: int = 0) -> None:
+        """A first guess of a service time, until one is measured."""
+        self.measures.prime(Cost(model, kind, group), seconds)
+
+    def finished(self, task: Task, worker: str, seconds: float, now: float) -> tuple[str, ...]:
+        """`task` is done; `seconds` is the service time of its call. Returns the workers whose copies of it are in vain."""
+        self._staff.now = now
+        if (job := self._progress.find(task)) is None:
+            return ()
+        losers = self._staff.finished(job, worker, seconds)
+        self._progress.completed(job, now)
+        return losers
 
     def failed(self, task: Task, worker: str, now: float) -> int:
-        """`task` did not succeed on `worker` and is ready again. Returns how often it has been tried."""
-        self._release(task, worker, now)
-        if self._holds.get((task.world, task.pool)) == worker:
-            del self._holds[task.world, task.pool]
-        if (state := self._worlds.get(task.world)) is None:
-            return 0
-        state.avoid.setdefault(task, set()).add(worker)
-        return state.attempts.get(task, 0)
+        """`task` did not succeed on `worker` and, unless a copy runs on, is ready again. Returns how often it was tried."""
+        self._staff.now = now
+        job = self._progress.find(task)
+        return self._staff.failed(job, worker) if job is not None else 0
 
     # -- decisions ----------------------------------------------------------------------------------------------------
 
+    def wake_at(self) -> float | None:
+        """When `decide` may have something to say although nothing has happened until then; None for never."""
+        return self._alarms.next()
+
     def decide(self, now: float) -> list[Assignment]:
-        """The tasks to start now, most urgent first. They count as running from here on."""
-        ready: list[tuple[float, Task]] = []
-        for name, state in self._worlds.items():
-            self._open(name, state)
-            ready.extend(
-                (self._latest_start(task, state), task)
-                for task in state.open
-                if task not in state.running
-                and (state.until is None or first_chunk_fed(task, state.timeline) < state.until)
-                and state.done.issuperset(needs(task, state.timeline))
-            )
-        ready.sort(key=lambda item: (item[0], item[1].world, item[1].segment, item[1].kind.value, item[1].index))
-        assignments = []
-        for _, task in ready:
-            state = self._worlds[task.world]
-            state.ready_since.setdefault(task, now)
-            if (worker := self._pick(task, state.avoid.get(task, set()))) is None:
-                continue
-            self._workers[worker].running.add(task)
-            self._holds[task.world, task.pool] = worker
-            state.running[task] = worker
-            state.attempts[task] = state.attempts.get(task, 0) + 1
-            waited = now - state.ready_since.pop(task)
-            assignments.append(Assignment(task, worker, state.attempts[task], waited))
-        return assignments
+        """The tasks to start now, the most urgent of each pool first. They count as running from here on."""
+        self._staff.now = now
+        self._alarms.ring(now)
+        self._progress.settle(now)
+        if void := self._progress.void():
+            self._gone += self._staff.drop(void)
+        return self._staff.match()
 
     def holds(self, world: str, pool: Pool) -> str | None:
         """The worker of a pool that served a world last, and so may hold state of it."""
-        return self._holds.get((world, pool))
+        state = self._progress.worlds.get(world)
+        holder = state.holds.get(pool) if state else None
+        return holder.name if holder is not None and holder.present else None
 
     def depth(self, pool: Pool) -> int:
         """Tasks of a pool that could run now and find no free worker: what an autoscaler looks at."""
-        return sum(
-            task.pool is pool and task not in state.running and state.done.issuperset(needs(task, state.timeline))
-            for state in self._worlds.values()
-            for task in state.open
+        return self._staff.queues[pool].size + sum(
+            len(worker.parked) for worker in self._staff.crews[pool].workers.values()
         )
 
-    def cost(self, kind: Kind) -> float:
-        """The running mean of a kind's service time, in seconds."""
-        return self._cost.get(kind, INITIAL_COST_S)
+    def age(self, pool: Pool, now: float) -> float:
+        """How long the oldest task of a pool has waited for a worker, in seconds; 0 if none waits."""
+        since = self._staff.queues[pool].oldest()
+        return 0.0 if since is None else max(0.0, now - since)
+
+    def busy(self, pool: Pool) -> int:
+        """Tasks that the workers of a pool have in hand."""
+        return sum(len(worker.runs) for worker in self._staff.crews[pool].workers.values())
+
+    def cost(self, kind: Kind, *, model: str = "", group: int = 0) -> float:
+        """The mean service time of a kind of late, in seconds."""
+        return self.measures.entry(Cost(model, kind, group)).call.mean
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _open(self, name: str, state: _World) -> None:
-        while not state.paused:
-            first = state.timeline.first_chunk(state.opened + 1)
-            if first - state.played > state.limits.ahead or (state.until is not None and first >= state.until):
-                return
-            state.opened += 1
-            state.open.update(task for task in tasks_of(name, state.opened, state.timeline) if task not in state.done)
+    def _load(self) -> Load:
+        """How full the pools are of what playing worlds ask."""
+        slots = {pool: max(crew.slots, 1) for pool, crew in self._staff.crews.items()}
+        asked, most = self._admission.asked(), self._admission.asked(spares=True)
+        fullest = max(busy / slots[pool] for pool, busy in asked.items())
+        return Load(fullest, asked[Pool.PLANNER] / slots[Pool.PLANNER], most[Pool.PLANNER] / slots[Pool.PLANNER])
 
-    def _latest_start(self, task: Task, state: _World) -> float:
-        """When `task` must start for its first chunk to be on time."""
-        chunk = first_chunk_fed(task, state.timeline)
-        deadline = state.origin + state.timeline.first_frame(chunk) / state.fps
-        ahead = {
-            Kind.ENCODE: (Kind.PLAN, Kind.DECODE),
-            Kind.BOOTSTRAP: (Kind.GUIDE, Kind.PLAN, Kind.DECODE),
-            Kind.GUIDE: (Kind.PLAN, Kind.DECODE),
-            Kind.PLAN: (Kind.DECODE,),
-            Kind.BRIDGE: (Kind.RECONSTRUCT, Kind.GUIDE, Kind.PLAN, Kind.DECODE),
-            Kind.RECONSTRUCT: (Kind.GUIDE, Kind.PLAN, Kind.DECODE),
-            Kind.FIRST_HALF: (Kind.DECODE,),
-            Kind.SECOND_HALF: (Kind.DECODE,),
-            Kind.DECODE: (),
-        }[task.kind]
-        return deadline - self.cost(task.kind) - sum(self.cost(kind) for kind in ahead)
+    def _wake(self, at: float, world: World) -> None:
+        self._alarms.at(at, self._look, world)
 
-    def _pick(self, task: Task, avoid: set[str]) -> str | None:
-        pool = {name: worker for name, worker in self._workers.items() if worker.pool is task.pool}
-        if pool.keys() - avoid:
-            pool = {name: worker for name, worker in pool.items() if name not in avoid}
-        free = {name: worker for name, worker in pool.items() if len(worker.running) < worker.slots}
-        holder = self._holds.get((task.world, task.pool))
-        if holder in free:
-            return holder
-        return min(free, key=lambda name: (len(free[name].running), free[name].free_since, name), default=None)
-
-    def _release(self, task: Task, worker: str, now: float) -> None:
-        if (holder := self._workers.get(worker)) is not None:
-            holder.running.discard(task)
-            holder.free_since = now
-        if (state := self._worlds.get(task.world)) is not None and state.running.get(task) == worker:
-            del state.running[task]
-
-    def _prune(self, world: str, state: _World) -> None:
-        """Forget finished tasks that nothing open can need any more."""
-        oldest = min((task.segment for task in state.open), default=state.opened + 1)
-        state.done = {task for task in state.done if task.segment >= oldest - 1}
+    def _look(self, world: World) -> None:
+        if self._progress.worlds.get(world.name) is world:
+            self._progress.touch(world.name)

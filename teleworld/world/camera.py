@@ -6,6 +6,7 @@ a `PitchModel.SHIFT` camera (ViZDoom's renderer) tilts by moving the principal p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -37,7 +38,7 @@ class Lens:
 
     def at_pitch(self, pitch: float) -> Array:
         """Intrinsics [4] = (fx, fy, cx, cy) when the camera is tilted up by `pitch` radians."""
-        shift = self.fy * np.tan(pitch) if self.pitch_model is PitchModel.SHIFT else 0.0
+        shift = self.fy * math.tan(pitch) if self.pitch_model is PitchModel.SHIFT else 0.0
         return np.array([self.fx, self.fy, self.width / 2, self.height / 2 + shift])
 
     def scaled(self, factor: float) -> Lens:
@@ -90,13 +91,15 @@ class CameraPath:
 
 def pose(x: float, y: float, z: float, yaw: float, pitch: float = 0.0) -> Array:
     """`camera_to_world` [4, 4] of a camera at (x, y, z), looking along (sin yaw, 0, cos yaw), tilted up by `pitch` radians."""
-    sin, cos = np.sin(yaw), np.cos(yaw)
-    heading = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
-    result = np.eye(4)
-    result[:3, :3] = heading @ tilt
-    result[:3, 3] = x, y, z
-    return result
+    sin, cos, rise, run = math.sin(yaw), math.cos(yaw), math.sin(pitch), math.cos(pitch)
+    return np.array(
+        [
+            [cos, sin * rise, sin * run, x],
+            [0.0, run, -rise, y],
+            [-sin, cos * rise, cos * run, z],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
 
 
 def unproject(depth: NDArray[np.floating], intrinsics: Array, camera_to_world: Array) -> NDArray[np.float32]:

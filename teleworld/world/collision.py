@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +24,26 @@ class Clearance:
 
     def free(self, x: float, z: float, radius: float) -> bool:
         """Whether a disc of `radius` metres at (x, z) touches no occupied cell; outside the grid everything is free."""
-        low = (np.floor((np.array([x, z]) - radius - self.origin) / self.cell)).astype(int)
-        high = (np.floor((np.array([x, z]) + radius - self.origin) / self.cell)).astype(int) + 1
-        low, high = np.maximum(low, 0), np.minimum(high, self.blocked.shape)
-        if (low >= high).any():
+        # Numbers, not arrays: a gateway asks this for every frame of every world.
+        (left, near), cell = self.origin, self.cell
+        rows = range(max(math.floor((x - radius - left) / cell), 0), self._end(x + radius - left, 0))
+        columns = range(max(math.floor((z - radius - near) / cell), 0), self._end(z + radius - near, 1))
+        if not rows or not columns:
             return True
-        cells = np.argwhere(self.blocked[low[0] : high[0], low[1] : high[1]]) + low
-        corner = np.asarray(self.origin) + cells * self.cell
-        nearest = np.clip(np.array([x, z]), corner, corner + self.cell)
-        return bool((np.hypot(*(nearest - [x, z]).T) > radius).all())
+        around = self.blocked[rows.start : rows.stop, columns.start : columns.stop]
+        if not around.any():
+            return True
+        for row, column in zip(*(axis.tolist() for axis in np.nonzero(around)), strict=True):
+            corner_x, corner_z = left + (rows.start + row) * cell, near + (columns.start + column) * cell
+            away_x = min(max(x, corner_x), corner_x + cell) - x
+            away_z = min(max(z, corner_z), corner_z + cell) - z
+            if math.hypot(away_x, away_z) <= radius:
+                return False
+        return True
+
+    def _end(self, reach: float, axis: int) -> int:
+        """The first cell along an axis that lies beyond `reach` metres from the origin, or the end of the grid."""
+        return min(math.floor(reach / self.cell) + 1, self.blocked.shape[axis])
 
     def slide(self, start: tuple[float, float], move: tuple[float, float], radius: float) -> tuple[float, float]:
         """The end of `move` from `start`, cut to the axis that is free, or no move at all. A blocked start may always leave."""

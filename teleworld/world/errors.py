@@ -4,6 +4,8 @@
      +-- InvalidInput          the caller's value is wrong; `field` names it
      |    +-- CheckpointError  a weights file is not what it must be
      +-- NotFound              the named world, chunk or revision does not exist
+     +-- Unauthenticated       who calls is not known: no credential, or one that does not hold
+     +-- PermissionDenied      the caller is known and may not do this
      +-- Conflict              it exists already, or another write came first
      +-- StaleEpoch            the caller lost the world's lease; a newer epoch is at work
      +-- PreconditionFailed    the state does not allow it (beyond the retention horizon, memory revision missing)
@@ -56,6 +58,18 @@ class NotFound(TeleWorldError):
     def __init__(self, resource: str) -> None:
         super().__init__(f"{resource} does not exist")
         self.resource = resource
+
+
+class Unauthenticated(TeleWorldError):
+    """The credential is missing, unknown, expired or forged; which of these is not said."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(TeleWorldError):
+    """The credential holds, but not for this."""
+
+    reason = "PERMISSION_DENIED"
 
 
 class Conflict(TeleWorldError):

@@ -5,14 +5,19 @@ Movement is scaled by the depth of the first frame, and no key means a slow forw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from teleworld.world.camera import CameraPath, Lens, PitchModel, pose
 from teleworld.world.collision import Clearance
 from teleworld.world.controls import Keys
+
+_W, _A, _S, _D, _LEFT, _RIGHT, _UP, _DOWN = (
+    int(key) for key in (Keys.W, Keys.A, Keys.S, Keys.D, Keys.LEFT, Keys.RIGHT, Keys.UP, Keys.DOWN)
+)
 
 
 @dataclass(frozen=True)
@@ -48,18 +53,16 @@ class Walker:
 
     def step(self, keys: Keys, gait: Gait, scale: float, clearance: Clearance) -> Walker:
         """The walker one frame later."""
-        held = lambda plus, minus: float(bool(keys & plus)) - float(bool(keys & minus))  # noqa: E731
-        yaw = self.yaw + gait.turn * held(Keys.RIGHT, Keys.LEFT)
-        pitch = float(np.clip(self.pitch + gait.tilt * held(Keys.UP, Keys.DOWN), -gait.pitch_limit, gait.pitch_limit))
-        forward = held(Keys.W, Keys.S) if keys else gait.drift
-        right = held(Keys.D, Keys.A)
-        length = gait.step * scale
-        move = (
-            length * (forward * np.sin(yaw) + right * np.cos(yaw)),
-            length * (forward * np.cos(yaw) - right * np.sin(yaw)),
-        )
+        bits = int(keys)  # a flag's own operators are Python code, and this runs for every frame of every world
+        held = lambda plus, minus: float(bool(bits & plus)) - float(bool(bits & minus))  # noqa: E731
+        yaw = self.yaw + gait.turn * held(_RIGHT, _LEFT)
+        pitch = min(max(self.pitch + gait.tilt * held(_UP, _DOWN), -gait.pitch_limit), gait.pitch_limit)
+        forward = held(_W, _S) if bits else gait.drift
+        right = held(_D, _A)
+        length, sin, cos = gait.step * scale, math.sin(yaw), math.cos(yaw)
+        move = (length * (forward * sin + right * cos), length * (forward * cos - right * sin))
         x, z = clearance.slide((self.x, self.z), move, gait.radius) if move != (0.0, 0.0) else (self.x, self.z)
-        return replace(self, x=float(x), z=float(z), yaw=float(yaw), pitch=pitch)
+        return Walker(float(x), self.y, float(z), float(yaw), float(pitch))
 
     def camera_to_world(self, lens: Lens) -> np.ndarray:
         """[4, 4] float64; a SHIFT camera keeps its axes level."""

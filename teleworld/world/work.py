@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance
-from teleworld.world.timeline import Group, Timeline
+from teleworld.world.timeline import Timeline
 
 Float = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -52,6 +52,7 @@ class Guidance:
 
     pixels: uint8 [n*4, H, W, 3], holes filled smoothly. mask: uint8 [n*4, H, W]: 0 hole, 255 seen.
     latents: float32 [n, C, h, w], the encoded pixels. coverage: float32 [n, h, w], the share of seen pixels a latent cell.
+    For those who denoise, latents and coverage say all; they are sent none of the pictures: pixels and mask of 0 frames.
     """
 
     indices: tuple[int, ...]
@@ -60,11 +61,15 @@ class Guidance:
     latents: Float
     coverage: Float
 
-    def of(self, indices: tuple[int, ...]) -> Guidance:
-        """The part that belongs to some of the latents."""
+    def of(self, indices: tuple[int, ...], *, pictures: bool = True) -> Guidance:
+        """The part that belongs to some of the latents, with its pictures or without. Neighbours are views, not copies."""
         rows = [self.indices.index(index) for index in indices]
-        frames = [row * 4 + frame for row in rows for frame in range(4)]
-        return Guidance(indices, self.pixels[frames], self.mask[frames], self.latents[rows], self.coverage[rows])
+        if rows and rows == list(range(rows[0], rows[-1] + 1)):
+            these = slice(rows[0], rows[-1] + 1)
+            seen = slice(4 * these.start, 4 * these.stop) if pictures else slice(0)
+            return Guidance(indices, self.pixels[seen], self.mask[seen], self.latents[these], self.coverage[these])
+        some = [row * 4 + frame for row in rows for frame in range(4)] if pictures else []
+        return Guidance(indices, self.pixels[some], self.mask[some], self.latents[rows], self.coverage[rows])
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,14 @@ class LatentsResult:
 
 @dataclass(frozen=True)
 class PopulateRequest:
-    """Content populating (tasks F1, F2, Eq. 3). clean: float32 [n, C, h, w] of `timeline.visible(group)`, in that order."""
+    """Content populating (tasks F1, F2, Eq. 3), or any other group but the planned one.
+
+    clean: float32 [n, C, h, w] of `timeline.visible(group)`, in that order.
+    """
 
     context: TaskContext
     timeline: Timeline
-    group: Group
+    group: int
     clean: Float
     guidance: Guidance
     prompt: Prompt
