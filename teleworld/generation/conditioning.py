@@ -1,8 +1,8 @@
 """The clean context of a group: keys and values of the latents it sees, by the one recipe that every worker follows.
 
 KV never crosses a process. Planner and populator build it in the same order and shapes: {1} alone, then the planned
-latents jointly seeing {1}, then the first half seeing all those it was populated from. So a populator that did not plan the
-segment holds the same bits as one that did.
+latents jointly seeing {1}, then the first half seeing all those it was populated from, and so on for any other order of
+groups. So a populator that did not plan the segment holds the same bits as one that did.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from teleworld.models.dit import DiT, KVCache
-from teleworld.world.timeline import Group, Timeline
+from teleworld.world.timeline import Timeline
 from teleworld.world.work import Float, Guidance
 
 
@@ -23,7 +23,7 @@ def latents_to_tensor(latents: Float) -> Tensor:
 
 def tensor_to_latents(latents: Tensor) -> Float:
     """[1, C, n, h, w] -> float32 [n, C, h, w]."""
-    return latents[0].transpose(0, 1).contiguous().numpy()
+    return latents[0].transpose(0, 1).float().contiguous().cpu().numpy()
 
 
 def guidance_to_tensor(guidance: Guidance) -> Tensor:
@@ -32,21 +32,32 @@ def guidance_to_tensor(guidance: Guidance) -> Tensor:
     return latents_to_tensor(both)
 
 
-def visible_context(dit: DiT, timeline: Timeline, group: Group, clean: Tensor, text: KVCache) -> KVCache:
-    """KV of `timeline.visible(group)`; clean: [1, C, n, h, w] in that order."""
+def visible_context(
+    dit: DiT, timeline: Timeline, group: int, clean: Tensor, text: KVCache, extra: Tensor | None = None
+) -> KVCache:
+    """KV of `timeline.visible(group)`; clean: [1, C, n, h, w] in that order; extra: their extra channels (see `DiT`).
+
+    Group after group is read, as it was made: seeing what it saw then, so far as it is given. What is hidden from `group`
+    takes part nowhere: the first half must not see the end of the plan, not even through its neighbours.
+    """
     order = timeline.visible(group)
-    planned = timeline.members(Group.PLAN)
-    of = lambda indices: clean[:, :, [order.index(index) for index in indices]]  # noqa: E731
     tokens = (clean.shape[3] // dit.config.patch[1]) * (clean.shape[4] // dit.config.patch[2])
-    caches = [dit.read_clean(of((1,)), (1,), text, None)]
-    if group is Group.PLAN:
-        return caches[0]
-    # The end of the plan takes part in the recipe only where it is given: the first half must not see it.
-    shown = tuple(index for index in planned if index in order)
-    caches.append(dit.read_clean(of(shown), shown, text, caches[0]))
-    if group is Group.SECOND_HALF and (first := timeline.members(Group.FIRST_HALF)):
-        early = KVCache.joined([caches[0], caches[1].tokens(slice(0, 2 * tokens))])
-        caches.append(dit.read_clean(of(first), first, text, early))
-    joined = KVCache.joined(caches)
+    read: list[tuple[tuple[int, ...], KVCache]] = []
+    for earlier in sorted({timeline.group_of(index) for index in order}):
+        shown = tuple(index for index in order if timeline.group_of(index) == earlier)
+        seen = KVCache.joined([_part(cache, held, timeline.visible(earlier), tokens) for held, cache in read])
+        rows = [order.index(index) for index in shown]
+        beside = None if extra is None else extra[:, :, rows]
+        read.append((shown, dit.read_clean(clean[:, :, rows], shown, text, seen, beside)))
+    joined = KVCache.joined([cache for _, cache in read])
     assert joined is not None
     return joined
+
+
+def _part(cache: KVCache, held: tuple[int, ...], wanted: tuple[int, ...], tokens: int) -> KVCache | None:
+    """The keys and values of those latents that are wanted, of a cache that holds `held`, `tokens` each."""
+    rows = [row for row, index in enumerate(held) if index in wanted]
+    if len(rows) == len(held):
+        return cache
+    parts = [cache.tokens(slice(row * tokens, (row + 1) * tokens)) for row in rows]
+    return KVCache.joined(parts)

@@ -1,16 +1,13 @@
 """Latent to video (paper 3.6.2, 3.6.3): Stream-VAE, super-resolution, H.264; what the decoder service computes.
 
-The state of a stream is kept per world between chunks. It is only a shortcut: a request that carries the segment's
-whole history gives the same video on any decoder.
+The networks run here (`LocalFrames`) or elsewhere, behind the same `FrameMaker`; H.264 is always made here, because
+each chunk starts with an IDR and so needs no state.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,90 +15,75 @@ from teleworld.generation.conditioning import latents_to_tensor
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import decoder_guidance, to_frames
 from teleworld.generation.stages import StageClock
+from teleworld.generation.streams import StreamTable, mark
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.video.h264 import encode_chunk
-from teleworld.world.errors import InvalidInput, StateLost
+from teleworld.world.errors import InvalidInput
 from teleworld.world.latents import latent_digest
-from teleworld.world.work import DecodeRequest, DecodeResult
-
-MAX_STREAMS = 64
+from teleworld.world.work import Bytes, DecodeRequest, DecodeResult
 
 
-@dataclass(frozen=True, eq=False)
-class _Stream:
-    """State after latent `index` of a segment; `digest` is that latent's."""
+class FrameMaker(Protocol):
+    """Latents to shown pictures, chunk by chunk."""
 
-    epoch: int
-    segment: int
-    index: int
-    digest: str
-    vae: StreamState
-    upscaler: StreamState
+    def frames(self, request: DecodeRequest, clock: StageClock) -> Bytes:
+        """uint8 [F, H, W, 3] for the last latent of the request. Raises StateLost if it continues a stream not held."""
+        ...
+
+
+class LocalFrames:
+    """Stream-VAE and super-resolution in this process."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.streams = StreamTable()
+
+    @torch.inference_mode()
+    def frames(self, request: DecodeRequest, clock: StageClock) -> Bytes:
+        """See `FrameMaker.frames`."""
+        model, context, first = self._model, request.context, first_latent(request)
+        if first > 1:
+            vae, upscaler = self.streams.resume(context.world, mark(context, first - 1, request.previous))
+        else:
+            vae, upscaler = model.vae.new_decoder_state(), model.super_resolution.new_state()
+        upscaled: Tensor | None = None
+        for row, index in enumerate(range(first, request.index + 1)):
+            with clock.stage("decode"):
+                pixels = self._decode(request, row, index, vae)
+            with clock.stage("super_resolution"):
+                upscaled = model.super_resolution.upscale_chunk(pixels, upscaler)
+        assert upscaled is not None
+        here = mark(context, request.index, latent_digest(request.latents[-1]))
+        self.streams.keep(context.world, here, (vae, upscaler))
+        return to_frames(upscaled)
+
+    def _decode(self, request: DecodeRequest, row: int, index: int, state: StreamState) -> Tensor:
+        latent = self._model.place(latents_to_tensor(request.latents[row : row + 1]))
+        hint = None
+        if (guidance := request.guidance) is not None and index in guidance.indices:
+            hint = self._model.place_hint(decoder_guidance(guidance, guidance.indices.index(index)))
+        return self._model.vae.decode_chunk(latent, state, hint)
 
 
 class Decoder:
-    """Decodes chunk by chunk; holds the state of the `MAX_STREAMS` worlds decoded last."""
+    """Decodes chunk by chunk. `frames` makes the pictures; by default the model's networks in this process do."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, frames: FrameMaker | None = None) -> None:
         self.model = model
-        self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._lock = threading.Lock()
+        self._frames = frames or LocalFrames(model)
 
-    @torch.inference_mode()
     def decode(self, request: DecodeRequest) -> DecodeResult:
-        """Task D. Raises StateLost when the request continues a stream that is not held here."""
-        clock, context = StageClock(), request.context
-        first = request.index - len(request.latents) + 1
-        if first < 1 or not len(request.latents):
-            raise InvalidInput("latents", f"{len(request.latents)} latents cannot end with number {request.index}")
-        stream = self._stream(request) if first > 1 else None
-        vae_state = stream.vae.clone() if stream else self.model.vae.new_decoder_state()
-        upscaler_state = stream.upscaler.clone() if stream else self.model.super_resolution.new_state()
-        pixels = upscaled = None
-        for row, index in enumerate(range(first, request.index + 1)):
-            with clock.stage("decode"):
-                pixels = self._decode(request, row, index, vae_state)
-            with clock.stage("super_resolution"):
-                upscaled = self.model.super_resolution.upscale_chunk(pixels, upscaler_state)
-        assert upscaled is not None
+        """Task D. Raises StateLost when the request continues a stream that is not held."""
+        clock = StageClock()
+        frames = self._frames.frames(request, clock)
         with clock.stage("encode"):
-            frames = to_frames(upscaled)
             video = encode_chunk(frames, self.model.spec.fps)
-        self._keep(
-            request,
-            _Stream(
-                context.epoch,
-                context.segment,
-                request.index,
-                latent_digest(request.latents[-1]),
-                vae_state,
-                upscaler_state,
-            ),
-        )
         return DecodeResult(video, len(frames), frames.shape[2], frames.shape[1], clock.milliseconds)
 
-    def _decode(self, request: DecodeRequest, row: int, index: int, state: StreamState) -> Tensor:
-        latent = latents_to_tensor(np.ascontiguousarray(request.latents[row : row + 1]))
-        hint = None
-        if (guidance := request.guidance) is not None and index in guidance.indices:
-            hint = decoder_guidance(guidance, guidance.indices.index(index))
-        return self.model.vae.decode_chunk(latent, state, hint)
 
-    def _stream(self, request: DecodeRequest) -> _Stream:
-        with self._lock:
-            stream = self._streams.get(request.context.world)
-        if (
-            stream is None
-            or (stream.epoch, stream.segment, stream.index)
-            != (request.context.epoch, request.context.segment, request.index - 1)
-            or stream.digest != request.previous
-        ):
-            raise StateLost(f"no state after latent {request.index - 1} of segment {request.context.segment}")
-        return stream
-
-    def _keep(self, request: DecodeRequest, stream: _Stream) -> None:
-        with self._lock:
-            self._streams[request.context.world] = stream
-            self._streams.move_to_end(request.context.world)
-            while len(self._streams) > MAX_STREAMS:
-                self._streams.popitem(last=False)
+def first_latent(request: DecodeRequest) -> int:
+    """The number in its segment of the first latent that is sent. Raises InvalidInput if there can be no such number."""
+    first = request.index - len(request.latents) + 1
+    if first < 1 or not len(request.latents):
+        raise InvalidInput("latents", f"{len(request.latents)} latents cannot end with number {request.index}")
+    return first

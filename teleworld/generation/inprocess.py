@@ -97,18 +97,35 @@ class LocalDecoder(_Thread):
         return await self.call(self.core.decode, request, timeout=timeout)
 
 
+_PORTS: Mapping[Pool, type[_Thread]] = {
+    Pool.PLANNER: LocalPlanner,
+    Pool.POPULATOR: LocalPopulator,
+    Pool.RECONSTRUCTOR: LocalReconstructor,
+    Pool.DECODER: LocalDecoder,
+}
+
+
 class InProcessEngine:
-    """Worlds without services: `async with InProcessEngine(model, memory) as engine`, then `engine.walk(...)`."""
+    """Worlds without services: `async with InProcessEngine(model, memory) as engine`, then `engine.walk(...)`.
+
+    `cores` makes the core of each worker; by default one that computes with `model`.
+    """
 
     def __init__(
-        self, model: Model, memory: Memory, workers: Mapping[Pool, int] = WORKERS, journal: Journal | None = None
+        self,
+        model: Model,
+        memory: Memory,
+        workers: Mapping[Pool, int] = WORKERS,
+        journal: Journal | None = None,
+        *,
+        cores: Mapping[Pool, Callable[[], Any]] | None = None,
     ) -> None:
         self.model = model
-        self._makers: dict[Pool, Callable[[], _Thread]] = {
-            Pool.PLANNER: lambda: LocalPlanner(Planner(model)),
-            Pool.POPULATOR: lambda: LocalPopulator(Populator(model)),
-            Pool.RECONSTRUCTOR: lambda: LocalReconstructor(Reconstructor(model, memory)),
-            Pool.DECODER: lambda: LocalDecoder(Decoder(model)),
+        self._cores = cores or {
+            Pool.PLANNER: lambda: Planner(model),
+            Pool.POPULATOR: lambda: Populator(model),
+            Pool.RECONSTRUCTOR: lambda: Reconstructor(model, memory),
+            Pool.DECODER: lambda: Decoder(model),
         }
         self._workers = workers
         self._threads: list[_Thread] = []
@@ -117,7 +134,7 @@ class InProcessEngine:
     async def __aenter__(self) -> InProcessEngine:
         for pool, count in self._workers.items():
             for number in range(count):
-                worker = self._makers[pool]()
+                worker = _PORTS[pool](self._cores[pool]())
                 self._threads.append(worker)
                 self.dispatcher.join(f"{pool.value}-{number}", pool, worker)
         return self

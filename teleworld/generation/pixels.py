@@ -12,23 +12,43 @@ from teleworld.world.work import Bytes, Guidance
 
 def to_pixels(frames: Bytes) -> Tensor:
     """uint8 [F, H, W, 3] -> float32 [1, 3, F, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    return pixels_tensor(torch.from_numpy(np.ascontiguousarray(frames)))
+
+
+def pixels_tensor(frames: Tensor) -> Tensor:
+    """`to_pixels` of a tensor."""
+    return frames.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
 
 
 def to_frames(pixels: Tensor) -> Bytes:
     """float [1, 3, F, H, W] -> uint8 [F, H, W, 3]."""
-    return ((pixels[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous().numpy()
+    return frames_tensor(pixels).cpu().numpy()
+
+
+def frames_tensor(pixels: Tensor) -> Tensor:
+    """`to_frames`, on the device of the pixels."""
+    return ((pixels[0].float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
 def decoder_guidance(guidance: Guidance, row: int) -> DecoderGuidance:
     """The rendered memory for one latent: row `row` of `guidance.indices`."""
+    pixels, mask = guidance_of(guidance, row)
+    return hint_from(torch.from_numpy(pixels), torch.from_numpy(mask))
+
+
+def guidance_of(guidance: Guidance, row: int) -> tuple[Bytes, Bytes]:
+    """Pictures uint8 [4, H, W, 3] and mask uint8 [4, H, W] of the frames of one latent: row `row` of `guidance.indices`."""
     frames = slice(4 * row, 4 * row + 4)
-    mask = torch.from_numpy(np.ascontiguousarray(guidance.mask[frames]))[None, None].float() / 255
-    return DecoderGuidance(to_pixels(guidance.pixels[frames]), mask)
+    return np.ascontiguousarray(guidance.pixels[frames]), np.ascontiguousarray(guidance.mask[frames])
 
 
-def coverage(mask: Tensor) -> Tensor:
-    """Share of seen pixels of each latent cell: uint8 mask [n * 4, H, W] of 0 or 255 -> float32 [1, 1, n, H / 8, W / 8]."""
+def hint_from(pixels: Tensor, mask: Tensor) -> DecoderGuidance:
+    """What `guidance_of` gives, as a decoder takes it."""
+    return DecoderGuidance(pixels_tensor(pixels), mask[None, None].float() / 255)
+
+
+def coverage(mask: Tensor, stride: int = 8) -> Tensor:
+    """Share of seen pixels of each latent cell: uint8 mask [n * 4, H, W] of 0 or 255 -> float32 [1, 1, n, h, w], h = H / stride."""
     frames, height, width = mask.shape
-    cells = (mask.float() / 255).reshape(frames // 4, 4, height // 8, 8, width // 8, 8)
+    cells = (mask.float() / 255).reshape(frames // 4, 4, height // stride, stride, width // stride, stride)
     return cells.mean(dim=(1, 3, 5))[None, None]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from teleworld.generation.conditioning import (
-    guidance_to_tensor,
-    latents_to_tensor,
-    tensor_to_latents,
-    visible_context,
-)
+from teleworld.generation.conditioning import latents_to_tensor, tensor_to_latents
+from teleworld.generation.groups import Sample, generate_group
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import decoder_guidance, to_frames, to_pixels
-from teleworld.generation.sampler import sample_group
 from teleworld.generation.stages import StageClock
-from teleworld.models.dit import KVCache
-from teleworld.world.timeline import Group, Timeline
+from teleworld.memory.embeddings import EmbeddingCache, LocalEmbeddingCache, embedding_key
+from teleworld.models.stream_vae.base import DecoderGuidance
+from teleworld.world.timeline import Group
 from teleworld.world.work import (
     BridgeRequest,
     BridgeResult,
@@ -25,78 +22,50 @@ from teleworld.world.work import (
     EncodeRequest,
     EncodeResult,
     Float,
-    Guidance,
     LatentsResult,
     PlanRequest,
     Prompt,
-    TaskContext,
 )
-
-
-def generate_group(
-    model: Model,
-    context: TaskContext,
-    timeline: Timeline,
-    group: Group,
-    clean: Float,
-    guidance: Guidance,
-    prompt: Prompt,
-) -> Float:
-    """Denoise one group: float32 [n, C, h, w] for `timeline.members(group)`. The core of planner and populator."""
-    dit, indices = model.dit, timeline.members(group)
-    text = dit.read_text(torch.from_numpy(np.ascontiguousarray(prompt.embedding))[None])
-    hint = guidance_to_tensor(guidance)
-    visible = [visible_context(dit, timeline, group, latents_to_tensor(clean), text)]
-    if dit.config.guidance_channels:
-        visible.append(dit.read_guidance(hint, indices, text))
-    latents = sample_group(
-        dit,
-        indices,
-        sigmas=model.sampling.sigmas,
-        seed=context.seed,
-        segment=context.segment,
-        shape=model.spec.latent_shape,
-        text=text,
-        visible=KVCache.joined(visible),
-        guidance=hint,
-    )
-    return tensor_to_latents(latents)
 
 
 class Planner:
     """Embeds prompts, encodes start pictures, plans segments and bridges them."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, embeddings: EmbeddingCache | None = None) -> None:
         self.model = model
+        self._embeddings = embeddings or LocalEmbeddingCache()
 
     @torch.inference_mode()
     def embed(self, request: EmbedRequest) -> Prompt:
-        """Token embeddings of a prompt."""
-        return Prompt(request.text, self.model.text.embed(request.text).numpy())
+        """Token embeddings of a prompt, from the cache if it was read before."""
+        encoder = self.model.text
+        key = embedding_key(encoder.identity, request.text)
+        found = self._embeddings.get(key)
+        if found is None:
+            found = encoder.embed(request.text).numpy()
+            self._embeddings.put(key, found)
+        return Prompt(request.text, found)
 
     @torch.inference_mode()
     def encode(self, request: EncodeRequest) -> EncodeResult:
         """Task I: the prefix latent of segment 0."""
         clock = StageClock()
         with clock.stage("encode_picture"):
-            latent = self._encode_still(to_pixels(request.picture[None]))
+            latent = self._encode_still(self.model.place(to_pixels(request.picture[None])))
         return EncodeResult(latent, clock.milliseconds)
 
-    @torch.inference_mode()
     def plan(self, request: PlanRequest) -> LatentsResult:
         """Task P (Eq. 1): the key latents, jointly from the prefix."""
-        clock, group = StageClock(), Group.PLAN
+        return self.plan_many([request])[0]
+
+    @torch.inference_mode()
+    def plan_many(self, requests: Sequence[PlanRequest]) -> list[LatentsResult]:
+        """Tasks P of one timeline in one pass; the stage timings of each are those of the call."""
+        clock, timeline = StageClock(), requests[0].timeline
+        samples = [Sample(r.context, r.prefix[None], r.guidance, r.prompt) for r in requests]
         with clock.stage("plan"):
-            latents = generate_group(
-                self.model,
-                request.context,
-                request.timeline,
-                group,
-                request.prefix[None],
-                request.guidance,
-                request.prompt,
-            )
-        return LatentsResult(request.timeline.members(group), latents, clock.milliseconds)
+            made = generate_group(self.model, timeline, Group.PLAN, samples)
+        return [LatentsResult(timeline.members(Group.PLAN), latents, clock.milliseconds) for latents in made]
 
     @torch.inference_mode()
     def bridge(self, request: BridgeRequest) -> BridgeResult:
@@ -106,18 +75,15 @@ class Planner:
         """
         clock = StageClock()
         with clock.stage("bridge"):
-            start = self.model.vae.new_decoder_state()
-            self.model.vae.decode_chunk(latents_to_tensor(request.prefix[None]), start)
-            pictures = []
-            for row in range(len(request.keys)):
-                key = latents_to_tensor(request.keys[row : row + 1])
-                hint = decoder_guidance(request.guidance, row)
-                state = start.clone()
-                self.model.vae.decode_chunk(key, state, hint)
-                pictures.append(self.model.vae.decode_chunk(key, state, hint)[:, :, -1:])
+            place = self.model.place
+            keys = place(latents_to_tensor(request.keys).transpose(0, 2))
+            rows = [decoder_guidance(request.guidance, row) for row in range(len(request.keys))]
+            hint = DecoderGuidance(torch.cat([row.pixels for row in rows]), torch.cat([row.mask for row in rows]))
+            prefix = place(latents_to_tensor(request.prefix[None]))
+            pictures = self.model.vae.decode_doubled(prefix, keys, self.model.place_hint(hint))
             last = request.timeline.key_frames.index(request.timeline.boundary)
-            boundary = self._encode_still(pictures[last])
-        return BridgeResult(np.concatenate([to_frames(p) for p in pictures]), boundary, clock.milliseconds)
+            boundary = self._encode_still(pictures[last : last + 1])
+        return BridgeResult(to_frames(pictures.transpose(0, 2)), boundary, clock.milliseconds)
 
     def _encode_still(self, picture: Tensor) -> Float:
         return tensor_to_latents(self.model.vae.encode_chunk(picture, self.model.vae.new_encoder_state()))[0]

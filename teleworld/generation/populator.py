@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from teleworld.generation.groups import Sample, generate_group
 from teleworld.generation.model import Model
-from teleworld.generation.planner import generate_group
 from teleworld.generation.stages import StageClock
 from teleworld.world.work import LatentsResult, PopulateRequest
 
@@ -16,18 +18,15 @@ class Populator:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    @torch.inference_mode()
     def populate(self, request: PopulateRequest) -> LatentsResult:
         """Tasks F1 and F2."""
-        clock = StageClock()
+        return self.populate_many([request])[0]
+
+    @torch.inference_mode()
+    def populate_many(self, requests: Sequence[PopulateRequest]) -> list[LatentsResult]:
+        """Tasks F of one timeline and group in one pass; the stage timings of each are those of the call."""
+        clock, timeline, group = StageClock(), requests[0].timeline, requests[0].group
+        samples = [Sample(r.context, r.clean, r.guidance, r.prompt) for r in requests]
         with clock.stage("populate"):
-            latents = generate_group(
-                self.model,
-                request.context,
-                request.timeline,
-                request.group,
-                request.clean,
-                request.guidance,
-                request.prompt,
-            )
-        return LatentsResult(request.timeline.members(request.group), latents, clock.milliseconds)
+            made = generate_group(self.model, timeline, group, samples)
+        return [LatentsResult(timeline.members(group), latents, clock.milliseconds) for latents in made]

@@ -54,7 +54,7 @@ class Reconstructor:
             )
         with clock.stage("encode_guidance"):
             latents = self._encode(seen.pixels)
-            covered = coverage(torch.from_numpy(seen.mask))[0, 0].numpy()
+            covered = coverage(torch.from_numpy(seen.mask), self.model.spec.spatial_stride)[0, 0].numpy()
         return GuideResult(Guidance(request.indices, seen.pixels, seen.mask, latents, covered), clock.milliseconds)
 
     @torch.inference_mode()
@@ -63,7 +63,7 @@ class Reconstructor:
         request.path.check("path", len(request.pictures))
         world, epoch, clock = request.context.world, request.context.epoch, StageClock()
         with clock.stage("reconstruct"):
-            seen = self._measure(self.memory.field_at(world, epoch, request.base), request)
+            seen = self.measure(self.memory.field_at(world, epoch, request.base), request)
             after = self.memory.fuse_and_append(world, epoch, request.base, seen)
             x, y, z = (float(value) for value in request.path.camera_to_world[-1, :3, 3])
             room = self.memory.clearance(world, epoch, after.revision, x, y, z)
@@ -77,19 +77,7 @@ class Reconstructor:
             stage_ms=clock.milliseconds,
         )
 
-    def fork(self, source: str, revision: int, target: str) -> None:
-        """Give `target` a memory of its own that starts as `source` was at `revision`."""
-        self.memory.fork(source, revision, target)
-
-    def forget(self, world: str) -> None:
-        """Drop everything of a world."""
-        self.memory.drop(world)
-
-    def export(self, world: str, revision: int, dynamic_frame: int | None) -> Iterator[bytes]:
-        """A PLY file in pieces: the static points, and the dynamic ones of `dynamic_frame` if given."""
-        return self.memory.export(world, revision, dynamic_frame)
-
-    def _measure(self, field: Field, request: ReconstructRequest) -> Observation:
+    def measure(self, field: Field, request: ReconstructRequest) -> Observation:
         """Depth, confidence and movers of the key frames, measured beside the newest frame of the memory."""
         pictures, path = request.pictures, request.path
         height, width = pictures.shape[1:3]
@@ -120,8 +108,20 @@ class Reconstructor:
             frames=request.frames,
         )
 
+    def fork(self, source: str, revision: int, target: str) -> None:
+        """Give `target` a memory of its own that starts as `source` was at `revision`."""
+        self.memory.fork(source, revision, target)
+
+    def forget(self, world: str) -> None:
+        """Drop everything of a world."""
+        self.memory.drop(world)
+
+    def export(self, world: str, revision: int, dynamic_frame: int | None) -> Iterator[bytes]:
+        """A PLY file in pieces: the static points, and the dynamic ones of `dynamic_frame` if given."""
+        return self.memory.export(world, revision, dynamic_frame)
+
     def _encode(self, pixels: Bytes) -> np.ndarray:
         """Latents float32 [n, C, h, w] of n * 4 frames, behind a first frame that only starts the stream."""
-        video, state = to_pixels(pixels), self.model.vae.new_encoder_state()
+        video, state = self.model.place(to_pixels(pixels)), self.model.vae.new_encoder_state()
         self.model.vae.encode_chunk(video[:, :, :1], state)
         return tensor_to_latents(self.model.vae.encode_chunk(video, state))

@@ -141,6 +141,17 @@ class Memory:
             for key in [key for key in self._fields if key[0] == world]:
                 del self._fields[key]
 
+    @property
+    def held(self) -> dict[str, int]:
+        """Bytes of the fields in this process, by kind: `static`, `dynamic`, and the newest key frame's `view`."""
+        with self._lock:
+            fields = list(self._fields.values())
+        return {
+            "static": sum(field.static.nbytes for field in fields),
+            "dynamic": sum(field.dynamic.nbytes for field in fields),
+            "view": sum(field.view.nbytes for field in fields if field.view is not None),
+        }
+
     def _keep(self, key: tuple[str, int, int], field: Field) -> None:
         with self._lock:
             for other in [other for other in self._fields if other[0] == key[0] and other[1] < key[1]]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -90,6 +90,35 @@ def load_safetensors(
     return tensors, metadata
 
 
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata alone of what `load_safetensors` reads, without its tensors. Raises CheckpointError."""
+    path = Path(path)
+    _check_suffix(path, str(path))
+    metadata: dict[str, str] = {}
+    for file in shards_of(path) or (path,):
+        try:
+            with open(file, "rb") as stream:
+                metadata |= read_metadata(stream)
+        except OSError as error:
+            raise CheckpointError(str(file), error.strerror or str(error)) from error
+        except NotATensorFile as error:
+            raise CheckpointError(str(file), str(error)) from error
+    return metadata
+
+
+def shards_of(path: Path) -> tuple[Path, ...]:
+    """The shards that an index lists, sorted; none for a single file. Raises CheckpointError for a damaged index."""
+    if not path.name.endswith(_INDEX_SUFFIX):
+        return ()
+    return tuple(resolve_checkpoint(path.parent, shard) for shard in sorted(set(_read_index(path).values())))
+
+
+def branches_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Which networks of a training checkpoint the names tell of, the one that samples are drawn from first."""
+    bare = [_without_wrappers(name) for name in names]
+    return tuple(branch.rstrip(".") for branch in _BRANCHES if any(name.startswith(branch) for name in bare))
+
+
 def strip_prefixes(tensors: Mapping[str, Tensor], *, branch: str | None = None) -> dict[str, Tensor]:
     """Names as the bare network has them, without the prefixes of training wrappers.
 
@@ -97,12 +126,12 @@ def strip_prefixes(tensors: Mapping[str, Tensor], *, branch: str | None = None) 
     file must hold exactly one. Raises CheckpointError when the choice is open, empty, or two names become one.
     """
     names = {name: _without_wrappers(name) for name in tensors}
-    present = [prefix for prefix in _BRANCHES if any(name.startswith(prefix) for name in names.values())]
+    present = branches_of(tensors)
     if branch is None and len(present) > 1:
-        raise CheckpointError("branch", f"the file holds {', '.join(p.rstrip('.') for p in present)}: choose one")
-    if branch is not None and f"{branch}." not in present:
+        raise CheckpointError("branch", f"the file holds {', '.join(present)}: choose one")
+    if branch is not None and branch not in present:
         raise CheckpointError("branch", f"the file has no {branch}")
-    chosen = f"{branch}." if branch is not None else next(iter(present), "")
+    chosen = f"{branch}." if branch is not None else "".join(f"{only}." for only in present)
     stripped: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         bare = names[name]
@@ -124,6 +153,17 @@ def load_into(
     Raises CheckpointError that lists every misshaped entry and, if `strict`, every missing and unexpected one. The
     module is untouched by a load that fails.
     """
+    report = check_fit(module, tensors, strict=strict, source=source)
+    own = module.state_dict()
+    fitting = {name: tensors[name].to(entry.dtype) for name, entry in own.items() if name in tensors}
+    module.load_state_dict(fitting, strict=False, assign=any(entry.is_meta for entry in own.values()))
+    return report
+
+
+def check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, strict: bool = True, source: str = "checkpoint"
+) -> LoadReport:
+    """What `load_into` would leave out. Raises the CheckpointError that it would raise."""
     own = module.state_dict()
     missing = tuple(sorted(own.keys() - tensors.keys()))
     unexpected = tuple(sorted(tensors.keys() - own.keys()))
@@ -134,8 +174,6 @@ def load_into(
         problems += [f"unexpected {name} {list(tensors[name].shape)}" for name in unexpected]
     if problems:
         raise CheckpointError(source, "does not fit the module: " + "; ".join(problems))
-    fitting = {name: tensors[name].to(own[name].dtype) for name in common}
-    module.load_state_dict(fitting, strict=False, assign=any(entry.is_meta for entry in own.values()))
     return LoadReport(missing, unexpected)
 
 

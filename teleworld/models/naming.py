@@ -2,7 +2,8 @@
 
 Only names differ between the two; every tensor keeps its shape and values. One trap is worth a word: diffusers numbers
 the norms of a transformer block in order of use, Wan by kind, so that Wan's `norm3` (before cross-attention, the only
-one with weights) is diffusers' `norm2`. A name that belongs to neither is an error, never passed through.
+one with weights) is diffusers' `norm2`. Another: Wan2.1's VAE counts all layers of a coder in one row, Wan2.2's by level.
+A name that belongs to neither is an error, never passed through.
 
 The sampler's and the trainer's wrappers must be off already: see `checkpoint.strip_prefixes`.
 """
@@ -76,6 +77,14 @@ _DIT_BLOCK_NAME = re.compile(r"(blocks\.\d+)\.")
 _DOWN_NAME = re.compile(r"encoder\.(?:downsamples|down_blocks)\.(\d+)\.")
 _WAN_UP_NAME = re.compile(r"decoder\.upsamples\.(\d+)\.(resample)?")
 _DIFFUSERS_UP_NAME = re.compile(r"decoder\.up_blocks\.(\d+)\.(resnets|upsamplers)\.(\d+)\.")
+# Wan2.2: each level is a module of its own, with one sampler behind its residual blocks.
+_WAN_LEVEL_NAME = re.compile(
+    r"(en|de)coder\.(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.(resample|time_conv)?"
+)
+_DIFFUSERS_LEVEL_NAME = re.compile(
+    r"(en|de)coder\.(?:down|up)_blocks\.(\d+)\.(?:resnets\.(\d+)\.|(?:down|up)sampler\.)"
+)
+_SIDES = {"en": ("encoder", "down"), "de": ("decoder", "up")}
 
 
 def detect_family(names: Iterable[str]) -> Family:
@@ -121,6 +130,11 @@ def convert(tensors: Mapping[str, Tensor], target: Naming) -> dict[str, Tensor]:
     return {new: tensors[name] for name, new in name_map(tensors.keys(), target).items()}
 
 
+def to_wan(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under Wan's names, which the modules here have. Raises CheckpointError for unknown names."""
+    return convert(tensors, "wan")
+
+
 def _translate(name: str, paths: Mapping[str, str]) -> str | None:
     """`name` with the module path replaced; None if no path is known for it."""
     if name in paths:
@@ -143,12 +157,35 @@ def _vae_pairs(names: Collection[str]) -> list[tuple[str, str]]:
         pairs += _inside(coder, coder, _VAE_CODER)
         pairs += _inside(f"{coder}.middle.0", f"{coder}.mid_block.resnets.0", _RESIDUAL)
         pairs += _inside(f"{coder}.middle.2", f"{coder}.mid_block.resnets.1", _RESIDUAL)
+    if levels := _level_layers(names):
+        return pairs + [pair for level in levels for pair in level]
     for index in {match[1] for name in names if (match := _DOWN_NAME.match(name))}:
         wan, diffusers = f"encoder.downsamples.{index}", f"encoder.down_blocks.{index}"
         pairs += _inside(wan, diffusers, (*_RESIDUAL, *_RESAMPLE))
     for index, (block, kind, number) in enumerate(_up_layers(names)):
         wan, diffusers = f"decoder.upsamples.{index}", f"decoder.up_blocks.{block}.{kind}.{number}"
         pairs += _inside(wan, diffusers, _RESIDUAL if kind == "resnets" else _RESAMPLE)
+    return pairs
+
+
+def _level_layers(names: Collection[str]) -> list[list[tuple[str, str]]]:
+    """Pairs for each layer inside a level of Wan2.2's VAE; empty for Wan2.1's, which has no levels."""
+    layers: dict[tuple[str, str, int], bool] = {}  # (side, level, layer) -> whether it is the level's sampler
+    if wan := [match for name in names if (match := _WAN_LEVEL_NAME.match(name))]:
+        for match in wan:
+            key = match[1], match[2], int(match[3])
+            layers[key] = layers.get(key, False) or match[4] is not None
+    elif not any(".upsamplers." in name for name in names):
+        found = [match for name in names if (match := _DIFFUSERS_LEVEL_NAME.match(name))]
+        layers = {(match[1], match[2], int(match[3])): False for match in found if match[3]}
+        blocks = {key: sum(1 for side, level, _ in layers if (side, level) == key) for key in {k[:2] for k in layers}}
+        layers |= {(match[1], match[2], blocks[match[1], match[2]]): True for match in found if not match[3]}
+    pairs = []
+    for (side, level, number), sampler in layers.items():
+        coder, way = _SIDES[side]
+        wan_path = f"{coder}.{way}samples.{level}.{way}samples.{number}"
+        theirs = f"{coder}.{way}_blocks.{level}." + (f"{way}sampler" if sampler else f"resnets.{number}")
+        pairs.append(_inside(wan_path, theirs, _RESAMPLE if sampler else _RESIDUAL))
     return pairs
 
 

@@ -15,7 +15,8 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -45,11 +46,39 @@ class NotATensorFile(ValueError):
     """The bytes are not a safetensors document, or not one that is safe to read; the text says why."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a header says of a tensor. dtype: safetensors' name of it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
 def read_metadata(stream: BinaryIO) -> dict[str, str]:
     """The metadata of the document in the seekable `stream` (empty when it has none).
 
     Raises NotATensorFile for a pickle or a PyTorch archive, a header that is too long, cut off or not JSON.
     """
+    return _metadata_of(_read_header(stream))
+
+
+def read_entries(stream: BinaryIO) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors that the document in the seekable `stream` announces, and its metadata; raises as `read_metadata`."""
+    header = _read_header(stream)
+    entries = {}
+    for name, said in header.items():
+        if name == _METADATA:
+            continue
+        try:
+            start, end = (int(offset) for offset in said["data_offsets"])
+            entries[name] = Entry(str(said["dtype"]), tuple(int(size) for size in said["shape"]), end - start)
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotATensorFile(f"damaged header: {name}") from error
+    return entries, _metadata_of(header)
+
+
+def _read_header(stream: BinaryIO) -> dict[str, Any]:
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     head = stream.read(_LENGTH.size + 1)
@@ -65,6 +94,12 @@ def read_metadata(stream: BinaryIO) -> dict[str, str]:
         header = json.loads(stream.read(length))
     except (ValueError, RecursionError) as error:
         raise NotATensorFile(f"damaged header: {error}") from error
+    if not isinstance(header, dict):
+        raise NotATensorFile("damaged header: expected a JSON object")
+    return header
+
+
+def _metadata_of(header: Mapping[str, Any]) -> dict[str, str]:
     metadata = header.get(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise NotATensorFile("damaged header: the metadata must map text to text")

@@ -79,9 +79,7 @@ def test_the_digest_names_the_content_and_not_its_compression(walk: list[tuple[F
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.booleans(), where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_damaged_blocks_are_refused(
-    walk: list[tuple[FieldDelta, Field]], cut: bool, where: float, flip: int
-) -> None:
+def test_damaged_blocks_are_refused(walk: list[tuple[FieldDelta, Field]], cut: bool, where: float, flip: int) -> None:
     block = bytearray(codec.encode_delta(walk[2][0]))
     at = int(where * len(block))
     if cut:

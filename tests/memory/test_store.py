@@ -225,6 +225,33 @@ def test_a_redis_that_is_away_is_unavailable(world: str, walk: Walk) -> None:
             call()
 
 
+def test_a_full_redis_is_unavailable_and_keeps_no_half(client: redis.Redis, world: str, walk: Walk) -> None:
+    def contents() -> dict[bytes, bytes]:
+        return {key: client.dump(key) for key in client.keys(f"*{world}*")}
+
+    store = RedisMemoryStore(client)
+    store.append(world, 1, *walk[0])
+    before = contents()
+    client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(Unavailable):
+            store.append(world, 1, *walk[1])
+        with pytest.raises(Unavailable):
+            store.fork(world, 0, f"{world}-fork")
+        assert contents() == before
+        assert store.load(world, 0).same_as(walk[0][1])
+    finally:
+        client.config_set("maxmemory", "0")
+    store.append(world, 1, *walk[1])
+    assert store.load(world).same_as(walk[1][1])
+    client.config_set("maxmemory", "1")
+    try:
+        store.drop(world)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert contents() == {}
+
+
 @pytest.mark.parametrize("name", ["", "a{b}", "x" * 200])
 def test_a_name_that_would_break_the_hash_tag_is_refused(client: redis.Redis, name: str) -> None:
     with pytest.raises(InvalidInput):

@@ -6,16 +6,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from teleworld.models.dit import NANO, DiT, DiTConfig, KVCache
+from teleworld.models.dit import NANO, DiT, KVCache, Parametrization
 from teleworld.models.dit import blocks as blocks_module
 
-SMALL = replace(NANO, dim=32, ffn=48, heads=2, layers=3, channels=4, extra_channels=0, guidance_channels=4, text_dim=8)
+SMALL = replace(
+    NANO,
+    dim=32,
+    ffn=48,
+    heads=2,
+    layers=3,
+    channels=4,
+    extra_channels=0,
+    guidance_channels=4,
+    text_dim=8,
+    text_length=5,
+)
 
 
 @pytest.fixture(scope="module")
 def dit():
     torch.manual_seed(0)
-    dit = DiT(replace(SMALL, mixing=False, parametrization=DiTConfig(dim=1, ffn=1, heads=1, layers=1).parametrization))
+    dit = DiT(replace(SMALL, mixing=False, parametrization=Parametrization.VELOCITY))
     for parameter in dit.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return dit.double().eval().requires_grad_(False)

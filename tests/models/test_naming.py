@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
 from teleworld.models.naming import convert, detect_family, detect_naming, name_map
-from teleworld.models.stream_vae import WAN21_VAE, WanStreamVAE
+from teleworld.models.stream_vae import WAN21_VAE, WAN22_VAE, WanStreamVAE, WanVAEConfig
 from teleworld.world.errors import CheckpointError
 
 
@@ -30,10 +30,35 @@ def vae_names() -> list[str]:
         return list(AutoencoderKLWan().state_dict())
 
 
+def vae22_names() -> list[str]:
+    with torch.device("meta"):
+        return list(public_vae22().state_dict())
+
+
+def public_vae22() -> AutoencoderKLWan:
+    return AutoencoderKLWan(
+        base_dim=160,
+        decoder_base_dim=256,
+        z_dim=48,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        latents_mean=list(WAN22_VAE.latent_mean),
+        latents_std=list(WAN22_VAE.latent_std),
+    )
+
+
 @pytest.mark.parametrize(
     ("names", "family"),
-    [(dit_names(picture=False), "dit"), (dit_names(picture=True), "dit"), (vae_names(), "vae")],
-    ids=["text-to-video", "image-to-video", "vae"],
+    [
+        (dit_names(picture=False), "dit"),
+        (dit_names(picture=True), "dit"),
+        (vae_names(), "vae"),
+        (vae22_names(), "vae"),
+    ],
+    ids=["text-to-video", "image-to-video", "vae", "vae 2.2"],
 )
 def test_every_public_name_goes_there_and_back(names: list[str], family: str):
     assert (detect_family(names), detect_naming(names)) == (family, "diffusers")
@@ -44,10 +69,12 @@ def test_every_public_name_goes_there_and_back(names: list[str], family: str):
     assert {back[wan]: wan for wan in back} == to_wan
 
 
-def test_the_vae_module_has_the_public_names():
+@pytest.mark.parametrize(
+    ("config", "build"), [(WAN21_VAE, AutoencoderKLWan), (WAN22_VAE, public_vae22)], ids=["2.1", "2.2"]
+)
+def test_the_vae_module_has_the_public_names(config: WanVAEConfig, build):
     with torch.device("meta"):
-        vae = WanStreamVAE(WAN21_VAE)
-        public = AutoencoderKLWan()
+        vae, public = WanStreamVAE(config), build()
     converted = convert(public.state_dict(), "wan")
     own = vae.state_dict()
     assert {name: tensor.shape for name, tensor in own.items()} == {n: t.shape for n, t in converted.items()}
@@ -89,6 +116,20 @@ def test_transformer_names(diffusers: str, wan: str):
 )
 def test_vae_names(diffusers: str, wan: str):
     assert name_map(vae_names(), "wan")[diffusers] == wan
+
+
+@pytest.mark.parametrize(
+    ("diffusers", "wan"),
+    [
+        ("encoder.down_blocks.1.resnets.0.conv_shortcut.weight", "encoder.downsamples.1.downsamples.0.shortcut.weight"),
+        ("encoder.down_blocks.2.downsampler.time_conv.weight", "encoder.downsamples.2.downsamples.2.time_conv.weight"),
+        ("decoder.up_blocks.0.upsampler.resample.1.weight", "decoder.upsamples.0.upsamples.3.resample.1.weight"),
+        ("decoder.up_blocks.3.resnets.2.conv2.bias", "decoder.upsamples.3.upsamples.2.residual.6.bias"),
+        ("decoder.mid_block.attentions.0.proj.weight", "decoder.middle.1.proj.weight"),
+    ],
+)
+def test_vae22_names(diffusers: str, wan: str):
+    assert name_map(vae22_names(), "wan")[diffusers] == wan
 
 
 def test_the_same_naming_is_left_alone():

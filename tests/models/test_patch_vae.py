@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from teleworld.models.stream_vae.base import DecoderGuidance
+from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.world.errors import InvalidInput
@@ -71,3 +71,23 @@ def test_the_linear_codec_is_a_projection(vae, video):
 def test_guidance_of_another_length_is_refused(vae, video):
     with pytest.raises(InvalidInput, match=r"guidance\.pixels"):
         vae.decode(vae.encode(video[:, :, :5]), DecoderGuidance(video[:, :, :4], video[:, :1, :4]))
+
+
+def test_doubled_keys_are_the_last_frames_of_the_whole_sequences(vae, video):
+    latents = vae.encode(video)
+    prefix, keys = latents[:, :, :1], latents[:, :, 1:4].transpose(0, 2)
+    hint = DecoderGuidance(torch.rand(3, 3, 4, 32, 48) * 2 - 1, (torch.rand(3, 1, 4, 32, 48) > 0.3).float())
+    quick = vae.decode_doubled(prefix, keys, hint)
+    for row, key in enumerate(keys):
+        twice = DecoderGuidance(*(part[row : row + 1].repeat(1, 1, 2, 1, 1) for part in (hint.pixels, hint.mask)))
+        first = DecoderGuidance(torch.zeros(1, 3, 1, 32, 48), torch.zeros(1, 1, 1, 32, 48))
+        whole = DecoderGuidance(torch.cat([first.pixels, twice.pixels], 2), torch.cat([first.mask, twice.mask], 2))
+        sequence = torch.cat([prefix, key[None], key[None]], dim=2)
+        assert torch.allclose(quick[row], vae.decode(sequence, whole)[0, :, -1:], atol=1e-4)
+    assert torch.allclose(quick, StreamVAE.decode_doubled(vae, prefix, keys, hint), atol=1e-4)
+
+
+def test_doubled_keys_of_the_wrong_shape_are_refused(vae, video):
+    latents = vae.encode(video)
+    with pytest.raises(InvalidInput, match="keys"):
+        vae.decode_doubled(latents[:, :, :1], latents[:, :4, 1:2], DecoderGuidance(video[:, :, 1:5], video[:, :1, 1:5]))

@@ -1,4 +1,5 @@
-"""The DiT at Wan2.1's configurations: public names and shapes, and the arithmetic of diffusers' transformer."""
+"""The DiT at Wan2.1's configurations: public names, shapes and sizes. That its arithmetic is the public one's, every row of
+the parity table tells (tests/evaluation/test_parity.py)."""
 
 from __future__ import annotations
 
@@ -6,16 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
-from torch import Tensor
 
-from teleworld.models.checkpoint import load_into
-from teleworld.models.dit import WAN_1_3B, WAN_14B, DiT, DiTConfig
+from teleworld.evaluation.parity.dit import (
+    FRAMES,
+    HEIGHT,
+    PICTURED,
+    SMALL,
+    WIDTH,
+    inputs,
+    predict,
+    public_model,
+    twins,
+)
+from teleworld.models.dit import WAN_1_3B, WAN_14B, WAN_14B_I2V, WAN_18B, DiT, DiTConfig, Parametrization
 from teleworld.models.naming import convert
-
-# head_dim 32 splits over (t, h, w) as 12 + 10 + 10: unequal, like the published 44 + 42 + 42.
-SMALL = DiTConfig(dim=64, ffn=96, heads=2, layers=3, channels=4, text_dim=24, frequency_dim=32)
-FRAMES, HEIGHT, WIDTH, WORDS = 3, 6, 8, 7
+from teleworld.world.errors import InvalidInput
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,83 +33,14 @@ def _served():
     torch.set_num_threads(threads)
 
 
-def public_model(config: DiTConfig) -> WanTransformer3DModel:
-    return WanTransformer3DModel(
-        patch_size=config.patch,
-        num_attention_heads=config.heads,
-        attention_head_dim=config.head_dim,
-        in_channels=config.channels + config.extra_channels,
-        out_channels=config.channels,
-        text_dim=config.text_dim,
-        freq_dim=config.frequency_dim,
-        ffn_dim=config.ffn,
-        num_layers=config.layers,
-        cross_attn_norm=True,
-        eps=config.eps,
-    ).eval()
-
-
-def twins(config: DiTConfig) -> tuple[DiT, WanTransformer3DModel]:
-    """Our model and the public one with the same weights, every one of them random, gains and biases too."""
-    torch.manual_seed(3)
-    theirs = public_model(config)
-    for parameter in theirs.parameters():
-        parameter.add_(0.1 * torch.randn_like(parameter))
-    ours = DiT(config).eval()
-    load_into(ours, convert(theirs.state_dict(), "wan"), strict=True)
-    return ours, theirs
-
-
-def inputs(config: DiTConfig) -> tuple[Tensor, Tensor]:
-    """Noisy latents [2, channels + extra, F, h, w] and text embeddings [2, T, text_dim]."""
-    generator = torch.Generator().manual_seed(5)
-    channels = config.channels + config.extra_channels
-    latents = torch.randn(2, channels, FRAMES, HEIGHT, WIDTH, generator=generator)
-    return latents, torch.randn(2, WORDS, config.text_dim, generator=generator)
-
-
-def relative(ours: Tensor, theirs: Tensor) -> float:
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
-
-
-@pytest.mark.parametrize(
-    "config",
-    [SMALL, replace(SMALL, heads=4), replace(SMALL, extra_channels=5), replace(SMALL, patch=(1, 1, 2))],
-    ids=["text-to-video", "narrow-heads", "extra-channels", "other-patch"],
-)
-def test_agrees_with_diffusers_at_one_timestep_a_sample(config: DiTConfig):
-    ours, theirs = twins(config)
-    latents, text = inputs(config)
-    timestep = torch.tensor([937.5, 250.0])
-    noisy, extra = latents[:, : config.channels], latents[:, config.channels :]
-
-    expected = theirs(latents, timestep, text).sample
-    found = ours(
-        noisy,
-        timestep[:, None].expand(-1, FRAMES),
-        range(1, FRAMES + 1),
-        ours.read_text(text),
-        extra=extra if config.extra_channels else None,
-    )
-    assert found.shape == expected.shape == noisy.shape
-    assert relative(found, expected) < 1e-5
-
-
-def test_agrees_with_diffusers_at_one_timestep_a_latent_frame():
-    ours, theirs = twins(SMALL)
-    latents, text = inputs(SMALL)
-    timestep = torch.tensor([[0.0, 500.0, 1000.0], [625.0, 0.0, 833.0]])
-    tokens = (HEIGHT // 2) * (WIDTH // 2)
-
-    expected = theirs(latents, timestep.repeat_interleave(tokens, dim=1), text).sample
-    found = ours(latents, timestep, range(1, FRAMES + 1), ours.read_text(text))
-    assert relative(found, expected) < 1e-5
 
 
 def test_the_order_of_frames_is_in_their_indices():
     """Frames given in another order, with their own indices, come out the same: nothing else tells them apart."""
     ours, _ = twins(SMALL)
-    latents, text = inputs(SMALL)
+    latents, text, _ = inputs(SMALL)
     timestep = torch.full((2, FRAMES), 500.0)
     words = ours.read_text(text)
     straight = ours(latents, timestep, [2, 4, 6], words)
@@ -112,21 +49,67 @@ def test_the_order_of_frames_is_in_their_indices():
     assert relative(ours(latents, timestep, [1, 2, 3], words), straight) > 1e-3
 
 
+def test_a_short_prompt_is_padded_with_zeros():
+    ours, _ = twins(SMALL)
+    latents, text, _ = inputs(SMALL)
+    timestep = torch.full((2, FRAMES), 500.0)
+    padded = text.clone()
+    padded[:, 3:] = 0
+    assert torch.equal(
+        predict(ours, latents, timestep, text[:, :3], None), predict(ours, latents, timestep, padded, None)
+    )
+
+
+def test_the_picture_and_its_channels_are_read():
+    ours, _ = twins(PICTURED)
+    latents, text, picture = inputs(PICTURED)
+    timestep = torch.full((2, FRAMES), 500.0)
+    usual = predict(ours, latents, timestep, text, picture)
+    assert relative(predict(ours, latents, timestep, text, -picture), usual) > 1e-4
+    other = latents.clone()
+    other[:, PICTURED.channels :] = 0
+    assert relative(predict(ours, other, timestep, text, picture), usual) > 1e-4
+    with pytest.raises(InvalidInput, match="picture: this configuration needs one"):
+        ours.read_text(text)
+
+
 def test_a_model_that_has_sampled_can_be_trained():
-    ours, _ = twins(replace(SMALL, heads=1))
-    latents, text = inputs(SMALL)
+    config = replace(SMALL, heads=1)
+    ours, _ = twins(config)
+    latents, text, _ = inputs(config)
     timestep = torch.full((2, FRAMES), 500.0)
     ours(latents, timestep, [1, 2, 3], ours.read_text(text))
     with torch.inference_mode(False), torch.enable_grad():
-        student = DiT(replace(SMALL, heads=1))
-        noisy, words = torch.randn(2, 4, FRAMES, HEIGHT, WIDTH), torch.randn(2, WORDS, SMALL.text_dim)
+        student = DiT(config)
+        noisy, words = torch.randn(2, 4, FRAMES, HEIGHT, WIDTH), torch.randn(2, 7, config.text_dim)
         student(noisy, timestep.clone(), [1, 2, 3], student.read_text(words)).square().mean().backward()
         assert student.patch_embedding.weight.grad is not None
 
 
-@pytest.mark.parametrize("config", [WAN_1_3B, WAN_14B], ids=["1.3B", "14B"])
-def test_published_names_and_shapes(config: DiTConfig):
+@pytest.mark.parametrize(
+    ("config", "parameters"),
+    [(WAN_1_3B, 1_418_996_800), (WAN_14B, 14_288_491_584), (WAN_14B_I2V, 16_394_878_784)],
+    ids=["1.3B", "14B", "14B I2V"],
+)
+def test_published_names_shapes_and_sizes(config: DiTConfig, parameters: int):
     with torch.device("meta"):
         ours, theirs = DiT(config), public_model(config)
     public = {name: tensor.shape for name, tensor in convert(theirs.state_dict(), "wan").items()}
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == public
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) == parameters
+
+
+def test_the_papers_model_counts_18_billion_with_guidance_on_the_frame_dimension():
+    with torch.device("meta"):
+        ours = DiT(WAN_18B)
+    assert sum(parameter.numel() for parameter in ours.parameters()) == pytest.approx(18e9, rel=0.03)
+    assert ours.guidance_embedding is not None and ours.config.parametrization is Parametrization.VELOCITY
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"heads": 7}, r"dit\.heads"), ({"extra_channels": 3}, r"dit\.extra_channels"), ({"ffn": 0}, "dit")],
+)
+def test_impossible_configurations_are_refused(changes, field: str):
+    with pytest.raises(InvalidInput, match=f"^{field}: "):
+        replace(SMALL, **changes)

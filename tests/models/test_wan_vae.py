@@ -1,4 +1,5 @@
-"""Wan2.1's VAE: it agrees with diffusers' and gives the same result however a stream is cut into chunks."""
+"""Wan's VAEs: a stream that any cut into chunks, any fork and any restart leaves the same. That the numbers are the public
+ones, every row of the parity table tells (tests/evaluation/test_parity.py)."""
 
 from __future__ import annotations
 
@@ -7,8 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor
 
-from teleworld.models.naming import convert
-from teleworld.models.stream_vae import WAN21_VAE, DecoderGuidance, StreamState, WanStreamVAE, WanVAEConfig
+from teleworld.models.stream_vae import WAN21_VAE, WAN22_VAE, DecoderGuidance, StreamState, WanStreamVAE, WanVAEConfig
 from teleworld.world.errors import InvalidInput
 
 SMALL = WanVAEConfig(
@@ -51,50 +51,6 @@ def latents(vae: WanStreamVAE, pixels: Tensor) -> Tensor:
     return vae.encode(pixels)
 
 
-def relative(ours: Tensor, theirs: Tensor) -> float:
-    return float((ours - theirs).norm() / theirs.norm())
-
-
-def public_twin(vae: WanStreamVAE) -> AutoencoderKLWan:
-    config = vae.config
-    twin = AutoencoderKLWan(
-        base_dim=config.base_channels,
-        z_dim=config.latent_channels,
-        dim_mult=list(config.multipliers),
-        num_res_blocks=config.residual_blocks,
-        temperal_downsample=list(config.temporal_down),
-        latents_mean=list(config.latent_mean),
-        latents_std=list(config.latent_std),
-    ).eval()
-    twin.load_state_dict(convert(vae.state_dict(), "diffusers"))
-    return twin
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        SMALL,
-        WanVAEConfig(base_channels=8, multipliers=(1, 2, 2, 4), residual_blocks=1, temporal_down=(True, True, False)),
-    ],
-)
-def test_agrees_with_diffusers(config: WanVAEConfig, pixels: Tensor):
-    vae = small_vae(config)
-    twin = public_twin(vae)
-    mean = torch.tensor(config.latent_mean).view(-1, 1, 1, 1)
-    std = torch.tensor(config.latent_std).view(-1, 1, 1, 1)
-
-    ours = vae.encode(pixels)
-    theirs = twin.encode(pixels).latent_dist.mean
-    assert ours.shape == (2, config.latent_channels, 4, 2, 3)
-    assert relative(ours * std + mean, theirs) < 1e-5
-
-    ours_pixels = vae.decode(ours)
-    theirs_pixels = twin.decode(ours * std + mean).sample
-    assert ours_pixels.shape == pixels.shape
-    assert ours_pixels.abs().lt(1).float().mean() > 0.5, "mostly clamped: the comparison would say little"
-    assert relative(ours_pixels, theirs_pixels) < 1e-5
-
-
 def test_published_size_and_constants():
     with torch.device("meta"):
         vae = WanStreamVAE(WAN21_VAE)
@@ -103,6 +59,13 @@ def test_published_size_and_constants():
     assert (vae.latent_channels, vae.spatial_stride, vae.temporal_stride) == (16, 8, 4)
     assert WAN21_VAE.latent_mean == tuple(defaults.latents_mean)
     assert WAN21_VAE.latent_std == tuple(defaults.latents_std)
+
+
+def test_published_size_of_the_second_generation():
+    with torch.device("meta"):
+        vae = WanStreamVAE(WAN22_VAE)
+    assert sum(parameter.numel() for parameter in vae.parameters()) == 704_688_668
+    assert (vae.latent_channels, vae.spatial_stride, vae.temporal_stride) == (48, 16, 4)
 
 
 @pytest.mark.parametrize("cuts", [(1, 4, 4, 4), (1, 8, 4), (1, 4, 8), (1, 12)])
@@ -206,15 +169,14 @@ def test_wrong_sequences_and_dtypes_are_refused(vae: WanStreamVAE):
         vae.decode(torch.zeros(1, 16, 1, 2, 2))
 
 
-def test_guidance_is_checked_and_refused(vae: WanStreamVAE, latents: Tensor):
+def test_guidance_is_checked_and_makes_no_difference(vae: WanStreamVAE, latents: Tensor):
     with pytest.raises(InvalidInput, match=r"guidance\.mask"):
         DecoderGuidance(torch.zeros(2, 3, 13, 16, 24), torch.zeros(2, 1, 12, 16, 24))
     short = DecoderGuidance(torch.zeros(2, 3, 12, 16, 24), torch.zeros(2, 1, 12, 16, 24))
     with pytest.raises(InvalidInput, match=r"guidance\.pixels: expected \[2, 3, 13, 16, 24\]"):
         vae.decode(latents, short)
     exact = DecoderGuidance(torch.zeros(2, 3, 13, 16, 24), torch.zeros(2, 1, 13, 16, 24))
-    with pytest.raises(InvalidInput, match=r"guidance: .*takes none"):
-        vae.decode(latents, exact)
+    assert torch.equal(vae.decode(latents, exact), vae.decode(latents))
 
 
 @pytest.mark.parametrize("document", [b"", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(40), bytes(64)])

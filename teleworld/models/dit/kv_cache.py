@@ -22,6 +22,13 @@ class LayerKV:
 
 
 @dataclass(frozen=True, eq=False)
+class CrossKV(LayerKV):
+    """Keys and values of a prompt for one layer's cross-attention, and of a picture's tokens beside it (Wan2.1 I2V)."""
+
+    picture: LayerKV | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class KVCache:
     """What one set of tokens left behind in each layer."""
 

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from teleworld.models.dit.blocks import Block, Head
+from teleworld.models.dit.blocks import Block, Head, PictureEmbedding
 from teleworld.models.dit.config import DiTConfig, Parametrization
 from teleworld.models.dit.kv_cache import KVCache
 from teleworld.models.dit.rope import rotations_for
+from teleworld.models.parallel import WHOLE, Sharding
+from teleworld.world.errors import InvalidInput
 
 
 def time_frequencies(timestep: Tensor, dim: int) -> Tensor:
@@ -27,6 +30,16 @@ def time_frequencies(timestep: Tensor, dim: int) -> Tensor:
     rates = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float64, device=timestep.device) / half)
     angles = timestep.to(torch.float64).unsqueeze(-1) * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
+
+
+def _each(embedding: nn.Conv3d, x: Tensor) -> Tensor:
+    """A patch embedding of x [B, C, F, h, w], outside of training sample by sample: how a convolution adds up depends on the
+    size of its batch, in torch 2 on a CPU as the only one of this network's operations. So several worlds can share a call and
+    have the bits of calls of their own.
+    """
+    if len(x) == 1 or torch.is_grad_enabled():
+        return embedding(x)
+    return torch.cat([embedding(sample) for sample in x.split(1)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +72,60 @@ class DiT(nn.Module):
         )
         self.time_embedding = nn.Sequential(nn.Linear(config.frequency_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
+        self.img_emb = PictureEmbedding(config) if config.picture_dim else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.head = Head(config)
+        self.sharding: Sharding = WHOLE
         if config.parametrization is Parametrization.GUIDED_RESIDUAL:
             nn.init.zeros_(self.head.head.weight)
             nn.init.zeros_(self.head.head.bias)
 
-    def read_text(self, embedding: Tensor) -> KVCache:
-        """Keys and values of a prompt's token embeddings [B, T, text_dim] for every layer's cross-attention."""
-        context = self.text_embedding(embedding)
-        return KVCache(tuple(block.cross_attn.key_value(context) for block in self.blocks))
+    def shard_over(self, sharding: Sharding) -> DiT:
+        """Divide sequences as `sharding` says, from now on; what all ranks are given and answer stays the same.
+
+        Caches made before are of another form. Raises InvalidInput if this configuration cannot be divided.
+        """
+        sharding.check(self.config.heads)
+        if self.config.mixing and sharding.ranks > 1:
+            raise InvalidInput("mixing", "feed-forwards that mix neighbouring tokens need all tokens on one rank")
+        self.sharding = self.head.sharding = sharding
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.sharding = sharding
+        return self
+
+    def read_text(self, embedding: Tensor, picture: Tensor | None = None) -> KVCache:
+        """Keys and values for every layer's cross-attention.
+
+        embedding: a prompt's token embeddings [B, T, text_dim]; T below `text_length` is padded with zeros, as Wan2.1 was
+        trained. picture: [B, P, picture_dim], which a configuration with pictures needs.
+        """
+        if (picture is None) != (self.img_emb is None):
+            raise InvalidInput(
+                "picture", "this configuration " + ("takes none" if picture is not None else "needs one")
+            )
+        missing = self.config.text_length - embedding.shape[1]
+        context = self.text_embedding(F.pad(embedding, (0, 0, 0, max(missing, 0))))
+        tokens = None if picture is None or self.img_emb is None else self.img_emb(picture)
+        return KVCache(tuple(block.cross_attn.context(context, tokens) for block in self.blocks))
 
     def read_guidance(self, guidance: Tensor, indices: Sequence[int], text: KVCache) -> KVCache:
         """Keys and values of guidance [B, guidance_channels, F, h, w] for the latents `indices` (1-based in the segment)."""
         if self.guidance_embedding is None:
             raise ValueError("this configuration has no guidance tokens")
-        tokens = self.guidance_embedding(guidance)
+        tokens = _each(self.guidance_embedding, guidance)
         return self._read(tokens, indices, text, None)
 
-    def read_clean(self, latents: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None) -> KVCache:
-        """Keys and values of clean latents [B, C, F, h, w] at t = 0."""
-        return self._read(self.patch_embedding(self._widen(latents, None)), indices, text, visible)
+    def read_clean(
+        self,
+        latents: Tensor,
+        indices: Sequence[int],
+        text: KVCache,
+        visible: KVCache | None,
+        extra: Tensor | None = None,
+    ) -> KVCache:
+        """Keys and values of clean latents [B, C, F, h, w] at t = 0; extra: as in `forward`."""
+        return self._read(_each(self.patch_embedding, self._widen(latents, extra)), indices, text, visible)
 
     def forward(
         self,
@@ -95,13 +141,14 @@ class DiT(nn.Module):
         noisy: [B, C, F, h, w]. timestep: [B, F] in [0, 1000]. indices: the F latents' 1-based numbers in their segment.
         visible: caches of the clean latents and guidance that the group sees. extra: [B, extra_channels, F, h, w]; None: zeros.
         """
-        tokens = self.patch_embedding(self._widen(noisy, extra))
+        tokens = _each(self.patch_embedding, self._widen(noisy, extra))
         entry = self._enter(tokens, timestep, indices)
         x = entry.x
         for number, block in enumerate(self.blocks):
             seen = None if visible is None else visible.layers[number]
             x, _ = block(x, entry.modulation, entry.rotation, entry.grid, text.layers[number], seen)
         values = self.head(x, entry.time, entry.grid[1] * entry.grid[2])
+        values = self.sharding.whole(values, math.prod(entry.grid))
         values = values.reshape(-1, *entry.grid, *self.config.patch, self.config.channels)
         return values.permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(noisy.shape)
 
@@ -113,15 +160,19 @@ class DiT(nn.Module):
         text: KVCache,
         visible: KVCache | None,
         guidance: Tensor | None,
+        extra: Tensor | None = None,
     ) -> Tensor:
         """The clean latents [B, C, F, h, w] behind noisy ones at noise level `sigma` [B] in [0, 1].
 
         guidance: [B, C + 1, F, h, w], the guidance latents and their coverage; read by guided residuals alone.
+        extra: [B, extra_channels, F, h, w] of a velocity configuration (Wan2.1 I2V: mask and picture latents).
+        Latents and levels may be float32 where the network computes in less: bfloat16 cannot tell 937.5 from 936.
         """
         timestep = (1000 * sigma)[:, None].expand(-1, len(indices))
+        seen = noisy.to(self.patch_embedding.weight.dtype)
         if self.config.parametrization is Parametrization.VELOCITY:
-            return noisy - sigma.view(-1, 1, 1, 1, 1) * self(noisy, timestep, indices, text, visible)
-        residual = self(noisy, timestep, indices, text, visible, guidance)
+            return noisy - sigma.view(-1, 1, 1, 1, 1) * self(seen, timestep, indices, text, visible, extra)
+        residual = self(seen, timestep, indices, text, visible, guidance)
         return residual if guidance is None else residual + guidance[:, :-1]
 
     def _widen(self, latents: Tensor, extra: Tensor | None) -> Tensor:
@@ -135,17 +186,18 @@ class DiT(nn.Module):
         frames, height, width = tokens.shape[2:]
         x = tokens.flatten(2).transpose(1, 2)
         time = self.time_embedding(time_frequencies(timestep, self.config.frequency_dim).type_as(x))
+        rotation = rotations_for(indices, height, width, self.config.head_dim, self.config.rope_theta).to(x.device)
         return _Entry(
-            x=x,
+            x=self.sharding.shard(x),
             time=time,
             modulation=self.time_projection(time).unflatten(-1, (6, -1)),
-            rotation=rotations_for(indices, height, width, self.config.head_dim, self.config.rope_theta),
+            rotation=self.sharding.shard(rotation, dim=0),
             grid=(frames, height, width),
         )
 
     def _read(self, tokens: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None) -> KVCache:
         """Keys and values of tokens at t = 0; what the last block would do beyond its own is left out."""
-        entry = self._enter(tokens, tokens.new_zeros(len(tokens), len(indices)), indices)
+        entry = self._enter(tokens, tokens.new_zeros(1, len(indices)), indices)  # one time for all samples
         x, layers = entry.x, []
         for number, block in enumerate(self.blocks[:-1]):
             seen = None if visible is None else visible.layers[number]

@@ -35,7 +35,7 @@ def rotations(frames: tuple[int, ...], height: int, width: int, head_dim: int, t
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turn neighbouring pairs of x [B, L, heads, D] by `rotation` [L, D / 2]."""
     pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation[None, :, None].to(x.device)).flatten(-2).type_as(x)
+    return torch.view_as_real(pairs * rotation[None, :, None]).flatten(-2).type_as(x)
 
 
 def rotations_for(indices: Sequence[int], height: int, width: int, head_dim: int, theta: float) -> Tensor:

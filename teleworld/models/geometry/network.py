@@ -21,28 +21,11 @@ from torch import Tensor, nn
 from teleworld.models.geometry.blocks import AttentionPair, Rotary2D
 from teleworld.models.geometry.config import NANO_GEOMETRY, GeometryConfig
 from teleworld.models.geometry.heads import CameraHead, DepthHead, ResidualConv, Stem, stem_inputs
+from teleworld.models.geometry.inputs import MAX_DEPTH_M, MIN_DEPTH_M, GeometryEstimate, checked_inputs
 from teleworld.models.geometry.saliency import SaliencyHead, dynamic_tokens, gram_maps
-from teleworld.world.errors import InvalidInput
 
-MIN_DEPTH_M, MAX_DEPTH_M = 0.05, 500.0
 _POSE_FEATURES = 12
 _TRANSLATION_SPREAD_M = 4.0
-
-
-@dataclass(frozen=True, eq=False)
-class GeometryEstimate:
-    """What `GeometryNetwork.infer` says about S frames. All float32 on the CPU.
-
-    depth: [S, H, W], z-depth in metres. confidence: [S, H, W] in (0, 1), the probability that the depth is within
-    `GeometryConfig.tolerance` (30 %) of the truth. dynamic: [S, H, W], the probability that a pixel shows something
-    that moves. pose_correction: [S, 6], translation in metres and rotation vector in radians along each frame's own
-    axes, by which the pictures disagree with the commanded poses (a check, never a driver).
-    """
-
-    depth: Tensor
-    confidence: Tensor
-    dynamic: Tensor
-    pose_correction: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +130,12 @@ class GeometryNetwork(nn.Module):
         pictures [S, 3, H, W] float32 in [-1, 1]; intrinsics [S, 4] in pixels; camera_to_world [S, 4, 4] float64;
         guidance_depth [S, H, W] metres, 0 = hole. Numpy arrays are welcome. Raises InvalidInput for wrong shapes.
         """
-        pictures = torch.as_tensor(pictures, dtype=torch.float32)
-        intrinsics = torch.as_tensor(intrinsics, dtype=torch.float32)
-        poses = torch.as_tensor(camera_to_world, dtype=torch.float64)
-        guidance = torch.as_tensor(guidance_depth, dtype=torch.float32)
-        self._check(pictures, intrinsics, poses, guidance)
-        batch = pictures[None], intrinsics[None], rebase(poses[None]).float(), guidance[None]
+        pictures, intrinsics, poses, guidance = checked_inputs(
+            pictures, intrinsics, camera_to_world, guidance_depth, self.config.patch
+        )
+        device = next(self.parameters()).device
+        inputs = pictures[None], intrinsics[None], rebase(poses[None]).float(), guidance[None]
+        batch = tuple(tensor.to(device) for tensor in inputs)
         skips, tokens, grid = self._embed(*batch)
         first = self._attend(tokens, grid, None)
         _, logits = self._saliency(first, skips, grid)
@@ -161,27 +144,11 @@ class GeometryNetwork(nn.Module):
         final = self._attend(tokens, grid, suppressed, first) if bool(suppressed.any()) else first
         log_depth, confidence, _ = self._depth(final, skips, batch[3], grid)
         return GeometryEstimate(
-            depth=log_depth[0].exp().clamp(MIN_DEPTH_M, MAX_DEPTH_M),
-            confidence=within_tolerance(confidence[0], self.config.tolerance),
-            dynamic=dynamic[0],
-            pose_correction=self.camera_head(final.states[-1][:, :, 0])[0],
+            depth=log_depth[0].exp().clamp(MIN_DEPTH_M, MAX_DEPTH_M).cpu(),
+            confidence=within_tolerance(confidence[0], self.config.tolerance).cpu(),
+            dynamic=dynamic[0].cpu(),
+            pose_correction=self.camera_head(final.states[-1][:, :, 0])[0].cpu(),
         )
-
-    def _check(self, pictures: Tensor, intrinsics: Tensor, poses: Tensor, guidance: Tensor) -> None:
-        if pictures.dim() != 4 or pictures.shape[1] != 3 or not len(pictures):
-            raise InvalidInput("pictures", f"expected [S, 3, H, W], got {list(pictures.shape)}")
-        frames, _, height, width = pictures.shape
-        patch = self.config.patch
-        if height % patch or width % patch:
-            raise InvalidInput("pictures", f"height and width must be multiples of {patch}, got {height}x{width}")
-        expected = {
-            "intrinsics": (intrinsics, (frames, 4)),
-            "camera_to_world": (poses, (frames, 4, 4)),
-            "guidance_depth": (guidance, (frames, height, width)),
-        }
-        for name, (value, shape) in expected.items():
-            if tuple(value.shape) != shape:
-                raise InvalidInput(name, f"expected {list(shape)}, got {list(value.shape)}")
 
     def _embed(
         self, pictures: Tensor, intrinsics: Tensor, camera_to_reference: Tensor, guidance: Tensor

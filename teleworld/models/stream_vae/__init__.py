@@ -2,6 +2,7 @@
 
 from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.stream_vae.state import StreamState
-from teleworld.models.stream_vae.wan import WAN21_VAE, WanStreamVAE, WanVAEConfig
+from teleworld.models.stream_vae.wan import WanStreamVAE
+from teleworld.models.stream_vae.wan_config import WAN21_VAE, WAN22_VAE, WanVAEConfig
 
-__all__ = ["WAN21_VAE", "DecoderGuidance", "StreamState", "StreamVAE", "WanStreamVAE", "WanVAEConfig"]
+__all__ = ["WAN21_VAE", "WAN22_VAE", "DecoderGuidance", "StreamState", "StreamVAE", "WanStreamVAE", "WanVAEConfig"]

@@ -84,10 +84,26 @@ class StreamVAE(nn.Module, ABC):
         """Decode the next latents of a stream and advance `state`.
 
         latents: normalised, [B, C, f, h, w], f >= 1. Returns pixels [B, 3, F, H, W] in [-1, 1]: one frame for the
-        first latent of the stream and `temporal_stride` for each later one. `guidance` covers exactly those F frames.
-        Raises InvalidInput for a wrong shape, a state of another kind, or guidance given to a decoder that takes none;
-        `state` is then unchanged.
+        first latent of the stream and `temporal_stride` for each later one. `guidance` covers exactly those F frames; it is
+        a hint, and a decoder that has no use for one takes no notice of it.
+        Raises InvalidInput for a wrong shape or a state of another kind; `state` is then unchanged.
         """
+
+    def decode_doubled(self, prefix: Tensor, keys: Tensor, guidance: DecoderGuidance) -> Tensor:
+        """The last frame of decode([x^1, x^k, x^k]) for each key x^k: pixels [B, 3, 1, H, W].
+
+        prefix: x^1 [1, C, 1, h, w]. keys: [B, C, 1, h, w], each alone. guidance: of each key's frames, seen in both of
+        its turns. Doubling makes the sequence contiguous for a temporal VAE (paper 3.2.1). Raises as `decode_chunk`.
+        """
+        start = self.new_decoder_state()
+        self.decode_chunk(prefix, start)
+        frames = []
+        for row in range(len(keys)):
+            here, state = slice(row, row + 1), start.clone()
+            hint = DecoderGuidance(guidance.pixels[here], guidance.mask[here])
+            self.decode_chunk(keys[here], state, hint)
+            frames.append(self.decode_chunk(keys[here], state, hint)[:, :, -1:])
+        return torch.cat(frames)
 
     def pixel_frames(self, latents: int, *, first: bool) -> int:
         """How many pixel frames `latents` latents decode to, when the stream begins with them (`first`) or goes on."""

@@ -42,7 +42,7 @@ def _normal(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class MemoryBlock(nn.Module):
-    """A residual block that sees its own input of one chunk before: [B, D, H, W] twice -> [B, D, H, W]."""
+    """A residual block that sees its own normalised input of one chunk before."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,9 +52,35 @@ class MemoryBlock(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        both = torch.cat([_normal(x, self.norm), _normal(past, self.norm)], dim=1)
-        return x + self.out(F.silu(self.mix(both)))
+    def forward(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, D, H, W], past [B or 1, D, H, W] or None -> (the same shape as x, what the next chunk must be given).
+
+        A convolution is linear: a past that is nothing costs nothing, and one that a batch shares is convolved once.
+        """
+        own = _normal(x, self.norm)
+        width = own.shape[1]
+        if past is not None and len(past) == len(own):
+            mixed = self.mix(torch.cat([own, _packed(past)], dim=1))
+        else:
+            mixed = F.conv2d(own, self.mix.weight[:, :width], self.mix.bias, padding=1)
+            if past is not None:
+                mixed = mixed + F.conv2d(past, self.mix.weight[:, width:], padding=1)
+        return x + self.out(F.silu(mixed)), own
+
+
+@dataclass(frozen=True, eq=False)
+class _Hint:
+    """What a latent and the rendered memory show before any learning, as [B, 3, F, H, W]: the linear inverse image and the
+    detail that the latent cannot express; and the network's view of both, [B, channels, H, W].
+    """
+
+    linear: Tensor
+    detail: Tensor
+    picture: Tensor
+
+    def last(self) -> _Hint:
+        """For the last frame alone."""
+        return _Hint(self.linear[:, :, -1:], self.detail[:, :, -1:], self.picture)
 
 
 class PatchVAE(StreamVAE):
@@ -132,9 +158,27 @@ class PatchVAE(StreamVAE):
                 shown += count
         return torch.cat(pictures, dim=2)
 
+    def decode_doubled(self, prefix: Tensor, keys: Tensor, guidance: DecoderGuidance) -> Tensor:
+        """As the base class says, with what leads to no shown pixel left out and the keys as one batch."""
+        self.check_shape("prefix", prefix, self.latent_channels)
+        self.check_shape("keys", keys, self.latent_channels)
+        start, state = self.new_decoder_state(), self.new_decoder_state()
+        self._advance(
+            self.latent_in(_packed(prefix[:, :, 0])), self._picture_in(self._hint(prefix, None)), start, start
+        )
+        hint = self._hint(keys, guidance)
+        latent, picture = self.latent_in(_packed(keys[:, :, 0])), self._picture_in(hint)
+        self._advance(latent, picture, start, state)
+        return self._answer(self._features(latent, picture, state, state), hint.last(), last_only=True)
+
     def _decode_one(self, latent: Tensor, state: StreamState, guidance: DecoderGuidance | None) -> Tensor:
         """One latent [B, C, h, w] -> [B, 3, 4, H, W]."""
-        linear = self.unproject(latent.unsqueeze(2))
+        hint = self._hint(latent.unsqueeze(2), guidance)
+        return self._answer(self._features(self.latent_in(_packed(latent)), self._picture_in(hint), state, state), hint)
+
+    def _hint(self, latent: Tensor, guidance: DecoderGuidance | None) -> _Hint:
+        """latent [B, C, 1, h, w]."""
+        linear = self.unproject(latent)
         batch, _, _, height, width = linear.shape
         if guidance is None:
             detail, mask = torch.zeros_like(linear), linear.new_zeros(batch, 1, self.frames, height, width)
@@ -145,21 +189,55 @@ class PatchVAE(StreamVAE):
             smooth = self.unproject(self.project(filled))
             detail, doubt = filled - smooth, (smooth - linear).abs().mean(dim=1, keepdim=True)
         picture = torch.cat([linear, DETAIL_GAIN * detail, mask, DETAIL_GAIN * doubt], dim=1).flatten(1, 2)
-        picture = F.pixel_unshuffle(picture, 2).contiguous(memory_format=torch.channels_last)
-        x = self._blocks(self.coarse, "coarse", self.latent_in(latent), state)
+        return _Hint(linear, detail, picture)
+
+    def _picture_in(self, hint: _Hint) -> Tensor:
+        # A 3x3 convolution after a pixel unshuffle is a 6x6 one of stride 2 before it: the same products, and nothing is moved.
+        weight = self.picture_in.weight.reshape(-1, hint.picture.shape[1], 2, 2, 3, 3).permute(0, 1, 4, 2, 5, 3)
+        whole = _packed(weight.reshape(*weight.shape[:2], 6, 6))
+        return F.conv2d(_packed(hint.picture), whole, self.picture_in.bias, stride=2, padding=2)
+
+    def _features(self, latent: Tensor, picture: Tensor, before: StreamState, after: StreamState) -> Tensor:
+        """What the head answers from, [B, D, H / 2, W / 2]. Reads the past from `before` and leaves the next in `after`."""
+        x = self._approach(latent, picture, before, after)
+        return self._block(self.fine[-1], f"fine.{len(self.fine) - 1}", x, before, after)
+
+    def _advance(self, latent: Tensor, picture: Tensor, before: StreamState, after: StreamState) -> None:
+        """What `_features` leaves in `after`, without an answer: the last block's own output has no part in that."""
+        x, last = self._approach(latent, picture, before, after), self.fine[-1]
+        assert isinstance(last, MemoryBlock)
+        after.put(f"fine.{len(self.fine) - 1}", _normal(x, last.norm))
+
+    def _approach(self, latent: Tensor, picture: Tensor, before: StreamState, after: StreamState) -> Tensor:
+        """The input of the last block."""
+        x = latent
+        for number, block in enumerate(self.coarse):
+            x = self._block(block, f"coarse.{number}", x, before, after)
         x = self.to_middle(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        x = self._blocks(self.middle, "middle", x, state)
-        x = self.to_fine(F.interpolate(x, scale_factor=2.0, mode="nearest")) + self.picture_in(picture)
-        x = self._blocks(self.fine, "fine", x, state)
-        out = RESIDUAL_UNIT * F.pixel_shuffle(self.head(_normal(x, self.norm)), 2).unflatten(1, (4, self.frames))
-        residual, gate = out[:, :3], out[:, 3:]
-        return linear + gate * detail + residual
+        for number, block in enumerate(self.middle):
+            x = self._block(block, f"middle.{number}", x, before, after)
+        x = self.to_fine(F.interpolate(x, scale_factor=2.0, mode="nearest")) + picture
+        for number, block in enumerate(self.fine[:-1]):
+            x = self._block(block, f"fine.{number}", x, before, after)
+        return x
 
     @staticmethod
-    def _blocks(blocks: nn.ModuleList, name: str, x: Tensor, state: StreamState) -> Tensor:
-        for number, block in enumerate(blocks):
-            slot = f"{name}.{number}"
-            past = state.past(slot, x)
-            state.put(slot, x)
-            x = block(x, torch.zeros_like(x) if past is None else past)
+    def _block(block: nn.Module, slot: str, x: Tensor, before: StreamState, after: StreamState) -> Tensor:
+        x, own = block(x, before.past(slot, x, shared=before is not after))
+        after.put(slot, own)
         return x
+
+    def _answer(self, x: Tensor, hint: _Hint, *, last_only: bool = False) -> Tensor:
+        """Features -> frames [B, 3, F, H, W]; of the last frame's channels alone if that is all that is wanted."""
+        weight, bias, frames = self.head.weight, self.head.bias, self.frames
+        if last_only:
+            rows = torch.arange(len(weight)).view(4, frames, 4)[:, -1].flatten()
+            weight, bias, frames = weight[rows], bias if bias is None else bias[rows], 1
+        answer = F.conv2d(_normal(x, self.norm), weight, bias, padding=1)
+        out = RESIDUAL_UNIT * F.pixel_shuffle(answer, 2).unflatten(1, (4, frames))
+        residual, gate = out[:, :3], out[:, 3:]
+        return hint.linear + gate * hint.detail + residual
+
+
+def _packed(grid: Tensor) -> Tensor:
+    return grid.contiguous(memory_format=torch.channels_last)

@@ -56,22 +56,32 @@ class StreamState:
         """The slots in use, sorted."""
         return tuple(sorted(self._slots))
 
-    def past(self, slot: str, like: Tensor) -> Tensor | None:
+    def past(self, slot: str, like: Tensor, *, shared: bool = False) -> Tensor | None:
         """What `slot` keeps, on the device and in the dtype of `like` [B, C, F, h, w]; None before the first `put`.
 
+        shared: one stream's past may serve a batch that goes on from it in several ways; the answer has the batch 1 then.
         Raises InvalidInput when the stream changed its batch, channels, height or width on the way.
         """
         kept = self._slots.get(slot)
         if kept is None:
             return None
-        if kept.dim() != like.dim() or kept.shape[:2] != like.shape[:2] or kept.shape[3:] != like.shape[3:]:
+        rows = {1, len(like)} if shared else {len(like)}
+        fits = kept.dim() == like.dim() and kept.shape[1:2] + kept.shape[3:] == like.shape[1:2] + like.shape[3:]
+        if not fits or len(kept) not in rows:
             shapes = f"{list(kept.shape)}, which cannot precede a chunk of {list(like.shape)}"
             raise InvalidInput("state", f"{self.kind} slot {slot} is {shapes}")
         return kept.to(device=like.device, dtype=like.dtype)
 
+    def held(self, slot: str) -> Tensor | None:
+        """What `slot` keeps, as it is; None before the first `put`."""
+        return self._slots.get(slot)
+
     def put(self, slot: str, tensor: Tensor) -> None:
-        """Replace `slot`. The tensor is copied, so that a short tail does not keep the whole chunk alive."""
-        self._slots[slot] = tensor.clone(memory_format=torch.contiguous_format)
+        """Replace `slot`. The tensor is copied, so that a short tail does not keep the whole chunk alive.
+
+        A dense tensor keeps its memory layout: a reorder at each chunk would cost more than the copy.
+        """
+        self._slots[slot] = tensor.clone(memory_format=torch.preserve_format)
 
     @contextmanager
     def chunk(self, kind: str, frames: int) -> Iterator[StreamState]:

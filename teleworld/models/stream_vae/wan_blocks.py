@@ -1,4 +1,4 @@
-"""The layers of Wan2.1's causal video VAE, written to run on any chunk of a stream.
+"""The layers of Wan's causal video VAEs, written to run on any chunk of a stream.
 
 A temporal layer keeps the tail of its inputs in the session's `StreamState` and puts it before the next chunk, where a
 layer run on the whole sequence would see those same frames. At the start of a stream zeros stand in for it, which is
@@ -70,17 +70,21 @@ class ChannelNorm(nn.Module):
         return functional.normalize(features, dim=1) * self.scale * self.gamma
 
 
-class StreamSequential(nn.Sequential):
+class Streamed:
+    """A layer that has a memory: its `forward` takes the state of the stream beside the frames."""
+
+
+class StreamSequential(nn.Sequential, Streamed):
     """Layers in order; those that have a memory are handed the state."""
 
     def forward(self, frames: Tensor, state: StreamState) -> Tensor:  # type: ignore[override]
         """Run the next frames of the stream through all layers."""
         for layer in self:
-            frames = layer(frames, state) if isinstance(layer, _WITH_STATE) else layer(frames)
+            frames = layer(frames, state) if isinstance(layer, Streamed | CausalConv3d) else layer(frames)
         return frames
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module, Streamed):
     """Two causal convolutions beside a shortcut."""
 
     def __init__(self, channels: int, out_channels: int) -> None:
@@ -123,7 +127,7 @@ class SpatialAttention(nn.Module):
         return self.proj(mixed.squeeze(1).transpose(1, 2).reshape(image.shape))
 
 
-class Downsample(nn.Module):
+class Downsample(nn.Module, Streamed):
     """Halve the height and width, and with `in_time` the frame rate as well.
 
     The first frame of a stream stands alone: it passes in time unchanged and then counts as the past of the next ones.
@@ -146,21 +150,21 @@ class Downsample(nn.Module):
         return self.time_conv(frames, state)
 
 
-class Upsample(nn.Module):
-    """Double the height and width, and with `in_time` the frame rate as well; channels are halved.
+class Upsample(nn.Module, Streamed):
+    """Double the height and width, and with `in_time` the frame rate as well.
 
     The first frame of a stream stands alone: it is not doubled, and the frames after it do not see it in time.
     """
 
-    def __init__(self, channels: int, *, in_time: bool) -> None:
+    def __init__(self, channels: int, out_channels: int, *, in_time: bool) -> None:
         super().__init__()
         self.resample = nn.Sequential(
-            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(channels, channels // 2, 3, padding=1)
+            nn.Upsample(scale_factor=2.0, mode="nearest-exact"), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.time_conv = CausalConv3d(channels, 2 * channels, (3, 1, 1)) if in_time else None
 
     def forward(self, frames: Tensor, state: StreamState) -> Tensor:
-        """[B, C, F, H, W] -> [B, C/2, F', 2H, 2W]; with `in_time` F' = 2F, less one at the start of a stream."""
+        """[B, C, F, H, W] -> [B, out, F', 2H, 2W]; with `in_time` F' = 2F, less one at the start of a stream."""
         if self.time_conv is not None:
             alone = 1 if state.fresh else 0
             first, later = frames[:, :, :alone], frames[:, :, alone:]
@@ -168,9 +172,6 @@ class Upsample(nn.Module):
                 later = _interleave(self.time_conv(later, state))
             frames = torch.cat([first, later], dim=2)
         return per_frame(self.resample, frames)
-
-
-_WITH_STATE = (CausalConv3d, ResidualBlock, Downsample, Upsample, StreamSequential)
 
 
 def per_frame(image_layer: Callable[[Tensor], Tensor], frames: Tensor) -> Tensor:
