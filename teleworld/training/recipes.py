@@ -26,6 +26,7 @@ from teleworld.models.text import TextEncoder
 from teleworld.training.dataset import Episode, load_split
 from teleworld.training.degradation import patch_loss, vae_round_trip
 from teleworld.training.dit import DiTTraining, SegmentReader, predict_group, train_dit
+from teleworld.training.dmd import Distillation, distil
 from teleworld.training.geometry import GeometryTraining, evaluate_geometry, train_geometry
 from teleworld.training.segments import SegmentSet, build, load_sets
 from teleworld.training.super_resolution import SuperResolutionTraining, measure, train_super_resolution
@@ -95,7 +96,14 @@ def _train_dit(job: Job, said: Callable[[str], None]) -> None:
     # A channel counts by how much of the picture it carries, between its amplitude and its energy.
     weights = vae.scale.pow(1.5)
     train_dit(
-        job.run, reader, weights, lambda dit: measure_dit(dit, tester, vae, latents), settings, NANO, latents, job.export
+        job.run,
+        reader,
+        weights,
+        lambda dit: measure_dit(dit, tester, vae, latents),
+        settings,
+        NANO,
+        latents,
+        job.export,
     )
 
 
@@ -135,9 +143,29 @@ def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
     )
 
 
+def _train_dmd(job: Job, said: Callable[[str], None]) -> None:
+    model = Model(spec_of(job.model), job.export)
+    vae, latents = _vae(job), model.spec.latents
+    encoder = TextEncoder(model.dit.config.text_length)
+    reader = SegmentReader(_segments(job, TRAIN, said), vae, encoder)
+    tester = SegmentReader(_segments(job, HELD_OUT, said), vae, encoder)
+    settings = Distillation(minutes=job.minutes, seed=job.seed)
+    said(f"the teacher is {job.export / 'dit.safetensors'}; the generator goes to {job.run / 'export'}")
+    distil(
+        job.run,
+        reader,
+        model.dit,
+        lambda dit: measure_dit(dit, tester, vae, latents),
+        settings,
+        latents,
+        job.run / "export",
+    )
+
+
 RECIPES: dict[str, Callable[[Job, Callable[[str], None]], None]] = {
     "vae": _train_vae,
     "dit": _train_dit,
+    "dmd": _train_dmd,
     "geometry": _train_geometry,
     "vsr": _train_vsr,
 }
@@ -168,9 +196,7 @@ def measure_dit(dit: DiT, reader: SegmentReader, vae: PatchVAE, latents: int, ro
     listed = [(one, row) for one in reader.sets for row in range(0, len(one), 4)][:rows]
     batch = reader.rows(listed)
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
-    predicted, clean = predict_group(
-        dit, batch, timeline, Group.PLAN, torch.ones(len(listed)), noise, batch.latents
-    )
+    predicted, clean = predict_group(dit, batch, timeline, Group.PLAN, torch.ones(len(listed)), noise, batch.latents)
     hint = batch.guidance[:, :-1, [index - 2 for index in timeline.members(Group.PLAN)]]
     truth = vae.unproject(clean)
     return {"planned": psnr(vae.unproject(predicted), truth), "guidance": psnr(vae.unproject(hint), truth)}

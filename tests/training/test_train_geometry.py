@@ -165,8 +165,9 @@ def test_unsure_where_wrong_and_sure_where_right(episode: Episode):
     assert loss(truth + 0.5, sure) > loss(truth + 0.5, unsure)
 
 
-def test_a_run_exports_averaged_weights_and_resumes(episode: Episode, tmp_path: Path):
+def test_a_run_exports_averaged_weights_and_resumes(episode: Episode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: list[float] = []
+    monkeypatch.setattr(Run, "finished", property(lambda run: run.step >= 3))
 
     def evaluate(network: GeometryNetwork) -> dict[str, float]:
         figures = evaluate_geometry(network, [episode], windows=2, frames=2)
@@ -182,5 +183,6 @@ def test_a_run_exports_averaged_weights_and_resumes(episode: Episode, tmp_path: 
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     assert evaluate(network.eval())["abs_rel_guided"] == pytest.approx(seen[0], rel=0.02)
 
-    train_geometry(tmp_path / "run", lambda: [episode], evaluate, replace(settings, minutes=0.02), export, SMALL)
-    assert int(load_safetensors(export)[1]["step"]) > int(metadata["step"])
+    monkeypatch.setattr(Run, "finished", property(lambda run: run.step >= 5))
+    train_geometry(tmp_path / "run", lambda: [episode], evaluate, settings, export, SMALL)
+    assert (metadata["step"], load_safetensors(export)[1]["step"]) == ("3", "5")
