@@ -18,8 +18,8 @@ MAX_RETRY_S = 10.0
 _SMOOTHING = 0.2
 
 _meter = metrics.get_meter("teleworld.rpc")
-_in_flight = _meter.create_up_down_counter("teleworld.worker.in_flight", description="Tasks admitted and not yet over")
-_refused = _meter.create_counter("teleworld.worker.refused", description="Tasks refused at admission")
+_in_flight = _meter.create_up_down_counter("teleworld.worker.in_flight", "{task}", "Tasks admitted and not yet over")
+_refused = _meter.create_counter("teleworld.worker.refused", "{task}", "Tasks refused at admission")
 
 
 class Slot:
@@ -37,10 +37,10 @@ class Slot:
 
 
 class Admission:
-    """At most `1 + queue` tasks at once. Closed until `open`; not thread-safe: used on the event loop alone."""
+    """At most `slots + queue` tasks at once. Closed until `open`; not thread-safe: used on the event loop alone."""
 
-    def __init__(self, queue: int) -> None:
-        self._capacity = 1 + queue
+    def __init__(self, queue: int, slots: int = 1) -> None:
+        self._capacity = slots + queue
         self._used = 0
         self._closed: str | None = "the worker is warming up"
         self._turnaround_s = MIN_RETRY_S

@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from opentelemetry import propagate, trace
 
 from teleworld.rpc import deadline, status
+from teleworld.rpc.link import Link
 from teleworld.world.errors import Internal, InvalidInput, TeleWorldError, Unavailable
 
 Request = TypeVar("Request", bound=Message)
@@ -31,17 +32,22 @@ async def unary(
     message: Request,
     timeout: float,
     read: Callable[[Response], Result],
+    link: Link | None = None,
 ) -> Result:
     """What `read` makes of the answer of `method`, known to traces as `name` (`package.Service/Method`).
 
     `timeout` is in seconds. Raises the error of `teleworld.world.errors` that the server raised, or Unavailable,
     DeadlineExceeded, InvalidInput (a message over the limit) for what gRPC itself reports. An answer that `read` refuses is
-    the peer's defect, so it becomes an Internal and never looks like the caller's own bad input.
+    the peer's defect, so it becomes an Internal and never looks like the caller's own bad input. `link`, if given, learns
+    how large tensors may travel.
     """
     with _client_span(name, current=True) as span:
         seconds = deadline.cap(timeout)
         with _our_errors(span):
-            response = await method(message, timeout=seconds, metadata=_metadata(span))
+            call = method(message, timeout=seconds, metadata=(*_metadata(span), *(link.metadata if link else ())))
+            response = await call
+            if link is not None and link.undecided:
+                link.learn(await call.trailing_metadata() or ())
         try:
             return read(response)
         except InvalidInput as error:
@@ -82,6 +88,10 @@ async def bidirectional_stream(
 
 @contextmanager
 def _client_span(name: str, *, current: bool) -> Iterator[trace.Span]:
+    above = trace.get_current_span()
+    if above.get_span_context().is_valid and not above.is_recording():
+        yield above  # nobody will read this trace; its ids travel on
+        return
     service, _, method = name.partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     span = _tracer.start_span(name, kind=trace.SpanKind.CLIENT, attributes=attributes)
@@ -109,7 +119,7 @@ def _our_errors(span: trace.Span) -> Iterator[None]:
         raise closed from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
-        span.set_attribute("rpc.grpc.status", "CANCELLED")
+        span.set_attribute("rpc.grpc.status_code", "CANCELLED")
         if task is not None and task.cancelling():
             raise
         # gRPC reports a channel that is closed under a call as a cancellation, though nobody cancelled this task.
@@ -117,7 +127,7 @@ def _our_errors(span: trace.Span) -> Iterator[None]:
 
 
 def _mark(span: trace.Span, error: TeleWorldError, code: str) -> None:
-    span.set_attribute("rpc.grpc.status", code)
+    span.set_attribute("rpc.grpc.status_code", code)
     span.set_status(trace.StatusCode.ERROR, f"{error.reason}: {error.message}")
 
 

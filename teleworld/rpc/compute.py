@@ -1,7 +1,8 @@
-"""The one thread that computes, so that the event loop stays free to answer health checks, refuse and cancel.
+"""The thread that computes, so that the event loop stays free to answer health checks, refuse and cancel.
 
-Models are not thread-safe and a small machine gains nothing from a second thread: work is done one after the other, in the
-order of its arrival. Cancelling the awaiting task drops work that has not begun; work under way cannot be stopped, so it
+Models are not thread-safe and a small machine gains nothing from a second thread: there is one, and work is done one after
+the other, in the order of its arrival. Only cores that wait more than they compute, such as emulated devices, take more
+threads. Cancelling the awaiting task drops work that has not begun; work under way cannot be stopped, so it
 runs to its end, keeps its slot until then, and its result is dropped. The thread is a daemon: a computation that outlives
 the drain's bound does not hold the process.
 """
@@ -12,6 +13,7 @@ import asyncio
 import contextvars
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
@@ -22,14 +24,20 @@ from typing import Any, TypeVar
 from opentelemetry import metrics, trace
 
 from teleworld.rpc.admission import Slot
+from teleworld.world.errors import Unavailable
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _meter = metrics.get_meter("teleworld.rpc")
-_queue_ms = _meter.create_histogram("teleworld.worker.queue", "ms", "Time that a task waits for the computing thread")
-_compute_ms = _meter.create_histogram("teleworld.worker.compute", "ms", "Time that a task computes")
+_queued = _meter.create_histogram(
+    "teleworld.worker.queue.duration", "s", "Time that a task waits for the computing thread"
+)
+_computed = _meter.create_histogram("teleworld.worker.compute.duration", "s", "Time that a task computes")
+_busy = _meter.create_counter("teleworld.worker.busy.time", "s", "Time in which the device computed")
 _END = object()
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory")
+"""How torch says it, on a GPU and on the CPU."""
 
 
 class _Job:
@@ -50,23 +58,25 @@ class _Job:
             result = self.context.run(self.call)
         except BaseException as error:  # whatever it is, it belongs to the caller and not to this thread
             self.ended = time.monotonic()
-            self.future.set_exception(error)
+            self.future.set_exception(_told(error))
         else:
             self.ended = time.monotonic()
             self.future.set_result(result)
 
 
 class Compute:
-    """A computing thread named `name`. Starts at once; `close` ends it after the work that it has begun."""
+    """`threads` computing threads named `name`. They start at once; `close` ends them after the work that they have begun."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: int = 1) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Take no more work."""
-        self._jobs.put(None)
+        for _ in self._threads:
+            self._jobs.put(None)
 
     async def call(self, call: Callable[[], T]) -> T:
         """The result of `call()` on the computing thread, outside of any admission."""
@@ -119,13 +129,24 @@ class Compute:
             job.run()
 
 
+def _told(error: BaseException) -> BaseException:
+    """A worker without memory for a task is not broken: another one may have it, or this one later."""
+    starved = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)))
+    if not starved:
+        return error
+    refusal = Unavailable("the worker is out of memory")
+    refusal.__cause__ = error
+    return refusal
+
+
 def _measure(job: _Job) -> None:
-    waited, computed = (job.begun - job.asked) * 1e3, (job.ended - job.begun) * 1e3
-    _queue_ms.record(waited)
-    _compute_ms.record(computed)
+    waited, computed = job.begun - job.asked, job.ended - job.begun
+    _queued.record(waited)
+    _computed.record(computed)
+    _busy.add(computed)
     span = trace.get_current_span()
-    span.set_attribute("teleworld.queue_ms", waited)
-    span.set_attribute("teleworld.compute_ms", computed)
+    span.set_attribute("teleworld.queue_ms", 1e3 * waited)
+    span.set_attribute("teleworld.compute_ms", 1e3 * computed)
 
 
 def _log_unheard(future: Future[Any]) -> None:

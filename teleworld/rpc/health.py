@@ -2,7 +2,8 @@
 
 The servicer of grpcio-health-checking keeps a Watch open for ever, which holds a drain back until its bound. Here a Watch
 streams every change and ends when the server drains. One process has one status, whatever service is asked for: it serves
-once it is warm and until it drains.
+once it is warm and until it drains. Only the name `liveness` asks something else, whether the process answers at all: one
+that waits, for its weights or for workers, or that drains, must not be restarted for it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from teleworld.rpc import calls
 from teleworld.rpc.status import from_rpc_error
 
 SERVICE = "grpc.health.v1.Health"
+LIVENESS = "liveness"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
@@ -27,7 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):
     """The status of one process. Starts as NOT_SERVING; the empty service name stands for the whole process."""
 
     def __init__(self) -> None:
-        self._services = {""}
+        self._services = {"", LIVENESS}
         self._serving = False
         self._closed = False
         self._changed = asyncio.Event()
@@ -74,7 +76,7 @@ class Health(health_pb2_grpc.HealthServicer):
     def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus:
         if service not in self._services:
             return _SERVICE_UNKNOWN
-        return _SERVING if self._serving else _NOT_SERVING
+        return _SERVING if self._serving or service == LIVENESS else _NOT_SERVING
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
-from opentelemetry import metrics, propagate, trace
+from google.protobuf.message import DecodeError
+from opentelemetry import baggage, metrics, propagate, trace
+from opentelemetry.context import Context
 
-from teleworld.rpc import deadline, status
-from teleworld.world.errors import InvalidInput
+from teleworld.rpc import deadline, link, status
+from teleworld.rpc.tls import is_known, peer_names
+from teleworld.world.errors import InvalidInput, PermissionDenied
 
 _log = logging.getLogger("teleworld.rpc")
 _tracer = trace.get_tracer("teleworld.rpc")
+# The services that we implement: our own contracts, and KEDA's.
+SERVED = ("/teleworld.", "/externalscaler.")
+# What of a caller's baggage goes onto the span, between our services: at most so many characters of each.
+_CARRIED, _CARRIED_LENGTH = ("teleworld.world", "teleworld.tenant"), 64
 _duration = metrics.get_meter("teleworld.rpc").create_histogram("rpc.server.duration", "ms", "Duration of served calls")
 
 
@@ -29,11 +36,13 @@ class ServerBoundary(grpc.aio.ServerInterceptor):
     """Wraps the handlers of our own services; health, reflection and channelz pass untouched.
 
     `require_deadline` refuses a call without a deadline (INVALID_ARGUMENT, field `deadline`): right between our services,
-    not for the long streams of the public API.
+    not for the long streams of the public API. `callers`: who may call, by the names that its certificate proves; anybody
+    if empty.
     """
 
-    def __init__(self, *, require_deadline: bool) -> None:
+    def __init__(self, *, require_deadline: bool, callers: Sequence[str] = ()) -> None:
         self._require_deadline = require_deadline
+        self._callers = tuple(callers)
 
     async def intercept_service(
         self,
@@ -41,22 +50,24 @@ class ServerBoundary(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(details)
-        if handler is None or not details.method.startswith("/teleworld."):
+        if handler is None or not details.method.startswith(SERVED):
             return handler
         return self._wrap(handler, details)
 
     def _wrap(self, handler: Any, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        checked = _each if handler.request_streaming else _whole
+
         async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
             async with self._boundary(details, context):
-                return await behaviour(request, context)
+                return await behaviour(checked(request), context)
 
         async def stream(request: Any, context: grpc.aio.ServicerContext) -> None:
-            async with self._boundary(details, context), aclosing(behaviour(request, context)) as responses:
+            async with self._boundary(details, context), aclosing(behaviour(checked(request), context)) as responses:
                 async for response in responses:
                     await context.write(response)
 
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         match handler.request_streaming, handler.response_streaming:
@@ -86,12 +97,17 @@ class ServerBoundary(grpc.aio.ServerInterceptor):
             f"{service}/{method}",
             context=parent,
             kind=trace.SpanKind.SERVER,
-            attributes=attributes,
+            attributes=attributes | (_carried(parent) if self._require_deadline else {}),
             record_exception=False,
             set_status_on_exception=False,
         )
-        with span as current, deadline.bound(seconds):
+        route = link.agreed(context.peer(), details.invocation_metadata)
+        if route is not None:
+            context.set_trailing_metadata(((link.METADATA_KEY, route.segments.namespace),))
+        with span as current, deadline.bound(seconds), link.over(route):
             try:
+                if self._callers and not is_known(names := peer_names(context), self._callers):
+                    raise PermissionDenied(f"{', '.join(sorted(names)) or 'a nameless peer'} may not call {service}")
                 if self._require_deadline and seconds is None:
                     raise InvalidInput("deadline", "the call needs a deadline")
                 yield
@@ -114,6 +130,39 @@ class ServerBoundary(grpc.aio.ServerInterceptor):
                 await status.abort(context, error)
             finally:
                 elapsed_ms = (time.monotonic() - started) * 1e3
-                current.set_attribute("rpc.grpc.status", code)
-                _duration.record(elapsed_ms, attributes | {"rpc.grpc.status": code})
-                _log.info("call", extra={"method": details.method, "code": code, "ms": round(elapsed_ms, 2)})
+                current.set_attribute("rpc.grpc.status_code", code)
+                _duration.record(elapsed_ms, attributes | {"rpc.grpc.status_code": code})
+                # A busy gateway is asked, and asks, hundreds of times a second: what went well is counted, not told.
+                level = logging.DEBUG if code == "OK" else logging.INFO
+                _log.log(level, "call", extra={"method": details.method, "code": code, "ms": round(elapsed_ms, 2)})
+
+
+def _carried(parent: Context) -> dict[str, str]:
+    """The world and the tenant that a call is for, as its caller says."""
+    said = {name: baggage.get_baggage(name, parent) for name in _CARRIED}
+    return {name: value[:_CARRIED_LENGTH] for name, value in said.items() if isinstance(value, str)}
+
+
+class _Malformed:
+    """Stands for a message that cannot be parsed, until the call is inside of its boundary: gRPC would say UNKNOWN."""
+
+
+def _tolerant(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _Malformed()
+
+    return parsed
+
+
+def _whole(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidInput("message", "cannot be parsed")
+    return request
+
+
+async def _each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _whole(request)

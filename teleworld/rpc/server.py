@@ -25,10 +25,13 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from teleworld.rpc.channels import SERVER_OPTIONS
+from teleworld.rpc.channels import MAX_MESSAGE_BYTES, SERVER_OPTIONS
 from teleworld.rpc.health import SERVICE as HEALTH
 from teleworld.rpc.health import Health
 from teleworld.rpc.interceptors import ServerBoundary
+from teleworld.rpc.link import segments
+from teleworld.rpc.segments import SWEEP_SECONDS
+from teleworld.rpc.tls import TlsFiles, is_loopback, server_credentials
 from teleworld.world.errors import InvalidInput
 
 _log = logging.getLogger(__name__)
@@ -39,7 +42,9 @@ class ServerConfig:
     """Where a server listens and how it ends.
 
     port 0 chooses a free one. admin_port, if given, serves health, reflection and channelz alone (a kubelet's probes need
-    no access to the API). require_deadline refuses calls without one.
+    no access to the API; it is always plaintext). require_deadline refuses calls without one. tls: none is for loopback, or
+    asked for by name (`insecure`). callers: names of whom a certificate must prove a peer to be; empty asks clients for none.
+    max_message_bytes: of a request.
     """
 
     host: str = "127.0.0.1"
@@ -47,6 +52,10 @@ class ServerConfig:
     admin_port: int | None = None
     drain_seconds: float = 10.0
     require_deadline: bool = True
+    tls: TlsFiles | None = None
+    callers: tuple[str, ...] = ()
+    insecure: bool = False
+    max_message_bytes: int = MAX_MESSAGE_BYTES
 
 
 class Server:
@@ -60,8 +69,10 @@ class Server:
         self.admin_address = ""
         self._on_drain: list[Callable[[], Awaitable[None]]] = []
         self._names = [HEALTH]
+        self._sweeper: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
-            interceptors=[ServerBoundary(require_deadline=config.require_deadline)], options=SERVER_OPTIONS
+            interceptors=[ServerBoundary(require_deadline=config.require_deadline, callers=config.callers)],
+            options=[*SERVER_OPTIONS, ("grpc.max_receive_message_length", config.max_message_bytes)],
         )
         self._admin = None if config.admin_port is None else grpc.aio.server(options=SERVER_OPTIONS)
 
@@ -76,7 +87,12 @@ class Server:
         self._on_drain.append(callback)
 
     async def start(self) -> str:
-        """Listen and return the address, `host:port`. Raises InvalidInput(`port`) when the address cannot be had."""
+        """Listen and return the address, `host:port`. Raises InvalidInput(`port`) when the address cannot be had.
+
+        Raises InvalidInput(`host`) for an interface that others can reach, without TLS and without being told so.
+        """
+        if self.config.tls is None and not self.config.insecure and not is_loopback(self.config.host):
+            raise InvalidInput("host", f"{self.config.host} without TLS must be asked for by name: set `insecure`")
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
         reflection.enable_server_reflection([*self._names, reflection.SERVICE_NAME], self._server)
         self.address = self._bind(self._server, self.config.port, "port")
@@ -87,6 +103,7 @@ class Server:
             self.admin_address = self._bind(self._admin, self.config.admin_port, "admin_port")
             await self._admin.start()
         await self._server.start()
+        self._sweeper = asyncio.create_task(_sweep(), name="sweep segments")
         return self.address
 
     def ready(self) -> None:
@@ -107,13 +124,29 @@ class Server:
         await self._server.stop(max(end - clock(), 0.0))
         if self._admin is not None:
             await self._admin.stop(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
 
     def _bind(self, server: grpc.aio.Server, port: int, field: str) -> str:
         try:
-            bound = server.add_insecure_port(f"{self.config.host}:{port}")
+            bound = self._listen(server, f"{self.config.host}:{port}")
         except RuntimeError as error:
             raise InvalidInput(field, f"cannot listen on {self.config.host}:{port}") from error
         return f"{self.config.host}:{bound}"
+
+    def _listen(self, server: grpc.aio.Server, place: str) -> int:
+        if server is self._admin or self.config.tls is None:
+            return server.add_insecure_port(place)
+        return server.add_secure_port(
+            place, server_credentials(self.config.tls, known_clients=bool(self.config.callers))
+        )
+
+
+async def _sweep() -> None:
+    """Remove what peers left in the node's memory, now and every SWEEP_SECONDS."""
+    while (kept := segments()) is not None:
+        kept.sweep()
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 async def run(server: Server, warm_up: Callable[[], Awaitable[None]]) -> None:

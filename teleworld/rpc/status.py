@@ -24,10 +24,12 @@ from teleworld.world.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
+    PermissionDenied,
     PreconditionFailed,
     StaleEpoch,
     StateLost,
     TeleWorldError,
+    Unauthenticated,
     Unavailable,
 )
 
@@ -39,6 +41,8 @@ INTERNAL_TEXT = "internal error"
 _CODES: tuple[tuple[type[TeleWorldError], grpc.StatusCode], ...] = (
     (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (Conflict, grpc.StatusCode.ALREADY_EXISTS),
     (StaleEpoch, grpc.StatusCode.ABORTED),
     (PreconditionFailed, grpc.StatusCode.FAILED_PRECONDITION),
@@ -50,7 +54,17 @@ _CODES: tuple[tuple[type[TeleWorldError], grpc.StatusCode], ...] = (
 _NUMBERS = {code: getattr(code_pb2, code.name) for code in grpc.StatusCode}
 _FIELD_ERRORS = {InvalidInput.reason: InvalidInput, CheckpointError.reason: CheckpointError}
 _TEXT_ERRORS: dict[str, type[TeleWorldError]] = {
-    error.reason: error for error in (Conflict, PreconditionFailed, StateLost, Unavailable, DeadlineExceeded, Internal)
+    error.reason: error
+    for error in (
+        Unauthenticated,
+        PermissionDenied,
+        Conflict,
+        PreconditionFailed,
+        StateLost,
+        Unavailable,
+        DeadlineExceeded,
+        Internal,
+    )
 }
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
 # The last is what grpc.aio makes of a message that is written just when the peer ends the call, whose own status is lost.
@@ -149,8 +163,12 @@ def _from_code(code: grpc.StatusCode, text: str) -> TeleWorldError:
             return NotFound(text or "the resource")
         case grpc.StatusCode.ALREADY_EXISTS | grpc.StatusCode.ABORTED:
             return Conflict(text)
-        case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+        case grpc.StatusCode.FAILED_PRECONDITION:
             return PreconditionFailed(text)
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unauthenticated(text)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return PermissionDenied(text)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unavailable(text)
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -2,7 +2,8 @@
 
 What arrives is not trusted: payload kind, dtype, shape and byte length are checked before anything is allocated, values
 are checked to be finite, and each refusal is an `InvalidInput` that names the field. The array that a reader gets is a
-fresh, aligned, writable copy that shares nothing with the message. Only inline payloads are spoken.
+fresh, aligned, writable copy that shares nothing with the message. Values travel inside of the message, or, where
+`teleworld.rpc.link` says that the peer sees our memory, large ones through that.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teleworld._proto.types.v1 import tensor_pb2 as pb
+from teleworld.rpc import link
 from teleworld.world.errors import InvalidInput
 
-MAX_TENSOR_BYTES = 15 * 2**20
-"""Largest inline payload: under the channel's message limit, so that the refusal names a field and not a message."""
+MAX_TENSOR_BYTES = 62 * 2**20
+"""Largest payload: under the channel's message limit, so that the refusal names a field and not a message."""
 MAX_RANK = 8
 
 _DTYPES: dict[np.dtype[Any], pb.DataType.ValueType] = {
@@ -38,7 +40,11 @@ def write_tensor(array: NDArray[Any], field: str) -> pb.Tensor:
         raise InvalidInput(field, f"expected float32 or uint8, got {array.dtype}")
     _check_extents(array.shape, field)
     _check_size(array.nbytes, field)
-    return pb.Tensor(dtype=_DTYPES[dtype], shape=array.shape, inline=array.astype(dtype, copy=False).tobytes())
+    values, route = array.astype(dtype, copy=False), link.route()
+    if route is not None and (name := route.send(values)) is not None:
+        reference = pb.SharedMemoryRef(namespace=route.segments.namespace, name=name, length=array.nbytes)
+        return pb.Tensor(dtype=_DTYPES[dtype], shape=array.shape, shared_memory=reference)
+    return pb.Tensor(dtype=_DTYPES[dtype], shape=array.shape, inline=values.tobytes())
 
 
 def read_tensor(
@@ -51,8 +57,8 @@ def read_tensor(
     payload = message.WhichOneof("payload")
     if payload is None:
         raise InvalidInput(field, "the tensor has no payload")
-    if payload != "inline":
-        raise InvalidInput(f"{field}.{payload}", "only inline payloads are supported")
+    if payload == "remote" or (payload == "shared_memory" and link.route() is None):
+        raise InvalidInput(f"{field}.{payload}", "from this peer only inline payloads are taken")
     wire = _WIRE.get(message.dtype)
     if wire is None or wire != np.dtype(dtype).newbyteorder("<"):
         raise InvalidInput(f"{field}.dtype", f"expected {np.dtype(dtype).name}, got {_dtype_name(message.dtype)}")
@@ -64,10 +70,15 @@ def read_tensor(
         raise InvalidInput(f"{field}.shape", f"expected {_show(shape)}, got {_show(extents)}")
     length = math.prod(extents) * wire.itemsize
     _check_size(length, field)
-    if len(message.inline) != length:
-        raise InvalidInput(f"{field}.inline", f"{_show(extents)} takes {length} bytes, got {len(message.inline)}")
-    array = np.frombuffer(message.inline, dtype=wire).reshape(extents).astype(dtype, copy=True)
-    if finite and not np.isfinite(array).all():
+    given = message.shared_memory.length if payload == "shared_memory" else len(message.inline)
+    if given != length:
+        raise InvalidInput(f"{field}.{payload}", f"{_show(extents)} takes {length} bytes, got {given}")
+    if payload == "shared_memory":
+        array = _fetch(message.shared_memory, f"{field}.shared_memory").view(wire).reshape(extents)
+        array = array.astype(dtype, copy=False)
+    else:
+        array = np.frombuffer(message.inline, dtype=wire).reshape(extents).astype(dtype, copy=True)
+    if finite and wire.kind == "f" and not _is_finite(array):
         raise InvalidInput(field, "every value must be finite")
     return array
 
@@ -98,6 +109,20 @@ def read_mask(message: pb.BitMask, field: str, shape: Shape) -> NDArray[np.bool_
     if bits[count:].any():
         raise InvalidInput(f"{field}.packed", "the unused bits of the last byte must be 0")
     return bits[:count].astype(np.bool_).reshape(extents)
+
+
+def _fetch(reference: pb.SharedMemoryRef, field: str) -> NDArray[np.uint8]:
+    route = link.route()
+    if route is None or reference.namespace != route.segments.namespace:
+        raise InvalidInput(f"{field}.namespace", "is not the memory that we see")
+    return route.segments.take(reference.name, reference.length, field)
+
+
+def _is_finite(array: NDArray[Any]) -> bool:
+    """Whether every value is: the sum then is too, unless it overflows, and it is found without another array."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.add.reduce(array, axis=None)
+    return bool(np.isfinite(total) or np.isfinite(array).all())
 
 
 def _check_extents(extents: Sequence[int], field: str) -> None:

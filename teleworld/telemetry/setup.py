@@ -18,6 +18,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from teleworld import __version__
 from teleworld.telemetry import logs
@@ -62,10 +63,13 @@ def start(service: str, endpoint: str | None = None, log_level: str = "INFO") ->
             "service.instance.id": f"{socket.gethostname()}-{os.getpid()}",
         }
     )
+    if not address:
+        # Ids travel and are logged; spans that nobody will read are not recorded, which a busy gateway would feel.
+        tracers = TracerProvider(resource=resource, sampler=ALWAYS_OFF, shutdown_on_exit=False)
+        trace.set_tracer_provider(tracers)
+        return Telemetry(tracers, None)
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
     trace.set_tracer_provider(tracers)
-    if not address:
-        return Telemetry(tracers, None)
     plaintext = not address.startswith("https://")
     tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=address, insecure=plaintext)))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=address, insecure=plaintext))

@@ -74,6 +74,9 @@ ENCODED = EncodeResult(latents(1)[0], STAGES)
 PLAN = PlanRequest(context(), TIMELINE, latents(1)[0], guidance(2, 4, 6), PROMPT)
 PLANNED = LatentsResult((2, 4, 6), latents(3), STAGES)
 POPULATE = PopulateRequest(context(), TIMELINE, Group.SECOND_HALF, latents(5), guidance(5), PROMPT)
+POPULATE_ALONE = PopulateRequest(
+    context(), Timeline.of(6, ChainMode.AUTOREGRESSIVE), 4, latents(4), guidance(5), PROMPT
+)
 POPULATED = LatentsResult((5,), latents(1), STAGES)
 BRIDGE = BridgeRequest(context(), TIMELINE, latents(1)[0], latents(3), guidance(2, 4, 6))
 BRIDGED = BridgeResult(pictures(3), latents(1)[0], STAGES)
@@ -90,6 +93,8 @@ def equal(a: Any, b: Any) -> bool:
     """Deep equality of dataclasses that hold arrays: same types, same dtypes, same bits."""
     if dataclasses.is_dataclass(a):
         return type(a) is type(b) and all(equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
     if isinstance(a, np.ndarray):
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return bool(a == b)

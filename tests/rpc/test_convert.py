@@ -22,10 +22,15 @@ PAIRS: list[tuple[Any, Callable[[Any], Any], Callable[[Any], Any]]] = [
     (samples.ENCODED, planner.write_encode_response, planner.read_encode_response),
     (samples.PLAN, planner.write_plan_request, planner.read_plan_request),
     (samples.PLANNED, planner.write_plan_response, planner.read_plan_response),
+    ((samples.PLAN, samples.PLAN), planner.write_plan_many_request, planner.read_plan_many_request),
+    ((samples.PLANNED, samples.PLANNED), planner.write_plan_many_response, planner.read_plan_many_response),
     (samples.BRIDGE, planner.write_bridge_request, planner.read_bridge_request),
     (samples.BRIDGED, planner.write_bridge_response, planner.read_bridge_response),
     (samples.POPULATE, populator.write_populate_request, populator.read_populate_request),
+    (samples.POPULATE_ALONE, populator.write_populate_request, populator.read_populate_request),
     (samples.POPULATED, populator.write_populate_response, populator.read_populate_response),
+    ((samples.POPULATE,) * 3, populator.write_populate_many_request, populator.read_populate_many_request),
+    ((samples.POPULATED,) * 3, populator.write_populate_many_response, populator.read_populate_many_response),
     (samples.GUIDE, reconstructor.write_guide_request, reconstructor.read_guide_request),
     (samples.GUIDED, reconstructor.write_guide_response, reconstructor.read_guide_response),
     (samples.RECONSTRUCT, reconstructor.write_reconstruct_request, reconstructor.read_reconstruct_request),
@@ -50,6 +55,7 @@ def test_what_is_sent_arrives_bit_for_bit(sent: Any, write: Callable[[Any], Any]
 def test_timelines_and_groups_arrive(chain: ChainMode, latents: int) -> None:
     timeline = Timeline.of(latents, chain)
     assert common.read_timeline(common.write_timeline(timeline)) == timeline
+    assert common.read_timeline(common.write_timeline(timeline.cut(3))) == timeline.cut(3)
     assert all(common.read_group(common.write_group(group), "group") is group for group in Group)
 
 
@@ -90,7 +96,7 @@ PLAN = planner.write_plan_request(samples.PLAN)
         ("timeline.latents", 100_000, "timeline.latents"),
         ("prefix.shape", [3, 2], "prefix.shape"),
         ("prompt.text", "x" * 5000, "prompt.text"),
-        ("guidance.indices", [2, 4], "guidance.pixels.shape"),
+        ("guidance.indices", [2, 4], "guidance.indices"),
         ("guidance.indices", [4, 2, 6], "guidance.indices"),
         ("guidance.indices", [0, 2, 4], "guidance.indices"),
         ("guidance.indices", [], "guidance.indices"),

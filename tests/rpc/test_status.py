@@ -13,6 +13,8 @@ ALL = [
     errors.InvalidInput("poses[3]", "must be finite"),
     errors.CheckpointError("dit.safetensors", "has no blocks"),
     errors.NotFound("worlds/abc"),
+    errors.Unauthenticated("a valid credential is needed"),
+    errors.PermissionDenied("the credential does not allow that"),
     errors.Conflict("another picture has this request_id"),
     errors.StaleEpoch("abc", 3, 5),
     errors.PreconditionFailed("beyond the retention horizon"),
@@ -86,7 +88,8 @@ def rpc_error(code: grpc.StatusCode, text: str, metadata: tuple = ()) -> grpc.Rp
         (grpc.StatusCode.NOT_FOUND, "", errors.NotFound),
         (grpc.StatusCode.ABORTED, "", errors.Conflict),
         (grpc.StatusCode.FAILED_PRECONDITION, "", errors.PreconditionFailed),
-        (grpc.StatusCode.PERMISSION_DENIED, "", errors.PreconditionFailed),
+        (grpc.StatusCode.PERMISSION_DENIED, "", errors.PermissionDenied),
+        (grpc.StatusCode.UNAUTHENTICATED, "", errors.Unauthenticated),
     ],
 )
 def test_a_status_without_details_is_told_by_code_and_words(

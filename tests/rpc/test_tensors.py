@@ -126,3 +126,11 @@ def test_what_cannot_travel_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None
 def test_non_canonical_padding_is_refused() -> None:
     with pytest.raises(InvalidInput, match="unused bits"):
         read_mask(pb.BitMask(shape=[3], packed=b"\x0f"), "mask", (3,))
+
+
+def test_finite_values_whose_sum_overflows_are_taken() -> None:
+    huge = np.full((4, 1000), np.finfo(np.float32).max, np.float32)
+    assert np.array_equal(read_tensor(write_tensor(huge, "x"), "x", np.float32, (None, None)), huge)
+    mixed = np.array([np.inf, -np.inf, 0.0], np.float32)
+    with pytest.raises(InvalidInput, match="finite"):
+        read_tensor(write_tensor(mixed, "x"), "x", np.float32, (None,))

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 
 from teleworld._proto.types.v1 import camera_pb2, model_pb2, task_pb2, tensor_pb2
+from teleworld.rpc.convert.model import ModelDescription, read_spec, write_spec
 from teleworld.rpc.tensors import read_mask, read_tensor, write_mask, write_tensor
 from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance
 from teleworld.world.errors import InvalidInput
-from teleworld.world.timeline import PIXEL_FRAMES_PER_LATENT, ChainMode, Group, Timeline
+from teleworld.world.timeline import PIXEL_FRAMES_PER_LATENT, ChainMode, Group, Stage, Timeline
 from teleworld.world.work import Float, Guidance, Prompt, TaskContext
 
 MAX_NAME = 256
 MAX_PROMPT = 4096
 MAX_LATENTS = 256
+MAX_SLOTS = 65_536
+MAX_BATCH = 64
+"""Tasks of one call."""
 
-_CHAINS = {ChainMode.T_B: task_pb2.CHAIN_MODE_T_B, ChainMode.T_C: task_pb2.CHAIN_MODE_T_C}
+_CHAINS = {
+    ChainMode.T_B: task_pb2.CHAIN_MODE_T_B,
+    ChainMode.T_C: task_pb2.CHAIN_MODE_T_C,
+    ChainMode.AUTOREGRESSIVE: task_pb2.CHAIN_MODE_AUTOREGRESSIVE,
+}
 _GROUPS = {
     Group.PREFIX: task_pb2.LATENT_GROUP_PREFIX,
     Group.PLAN: task_pb2.LATENT_GROUP_PLAN,
     Group.FIRST_HALF: task_pb2.LATENT_GROUP_FIRST_HALF,
     Group.SECOND_HALF: task_pb2.LATENT_GROUP_SECOND_HALF,
 }
+Wire = TypeVar("Wire", bound=Message)
+Task = TypeVar("Task")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a worker computes with: the name of a configuration and the digest of its weights, which worlds pin."""
+def read_batch(
+    messages: Sequence[Wire], read: Callable[[Wire], Task], shape: Callable[[Task], object]
+) -> tuple[Task, ...]:
+    """The tasks of one call, 1 to MAX_BATCH, all of one `shape`.
 
-    name: str
-    weights_digest: str
+    Raises InvalidInput whose field names the one that is wrong: `requests[3].prefix`.
+    """
+    if not 1 <= len(messages) <= MAX_BATCH:
+        raise InvalidInput("requests", f"expected 1 to {MAX_BATCH}, got {len(messages)}")
+    tasks = []
+    for row, message in enumerate(messages):
+        try:
+            tasks.append(read(message))
+        except InvalidInput as error:
+            raise InvalidInput(f"requests[{row}].{error.field}", error.problem) from error
+        if shape(tasks[row]) != shape(tasks[0]):
+            raise InvalidInput(f"requests[{row}]", "is not of the shape of requests[0]")
+    return tuple(tasks)
 
 
 def write_chain(chain: ChainMode) -> task_pb2.ChainMode.ValueType:
@@ -48,11 +71,12 @@ def read_chain(number: int, field: str) -> ChainMode:
     for chain, known in _CHAINS.items():
         if known == number:
             return chain
-    raise InvalidInput(field, "expected CHAIN_MODE_T_B or CHAIN_MODE_T_C")
+    raise InvalidInput(field, "expected CHAIN_MODE_T_B, CHAIN_MODE_T_C or CHAIN_MODE_AUTOREGRESSIVE")
 
 
-def write_group(group: Group) -> task_pb2.LatentGroup.ValueType:
-    return _GROUPS[group]
+def write_group(group: int) -> task_pb2.LatentGroup.ValueType:
+    """The name of a group of the paper's layout."""
+    return _GROUPS[Group(group)]
 
 
 def read_group(number: int, field: str) -> Group:
@@ -64,21 +88,28 @@ def read_group(number: int, field: str) -> Group:
 
 
 def write_timeline(timeline: Timeline) -> task_pb2.Timeline:
-    return task_pb2.Timeline(
-        latents=timeline.latents,
-        early=timeline.early,
-        middle=timeline.middle,
-        end=timeline.end,
-        chain=write_chain(timeline.chain),
-    )
+    """The paper's layout by its landmarks, any other one in full."""
+    if (chain := timeline.planned_chain) is not None:
+        early, middle, end = timeline.members(Group.PLAN)
+        return task_pb2.Timeline(
+            latents=timeline.latents, early=early, middle=middle, end=end, chain=write_chain(chain)
+        )
+    stages = [task_pb2.TimelineStage(members=stage.members, sees=stage.sees) for stage in timeline.stages]
+    return task_pb2.Timeline(latents=timeline.latents, stages=stages, key_frames=timeline.key_frames)
 
 
 def read_timeline(message: task_pb2.Timeline, field: str = "timeline") -> Timeline:
     """The timeline; raises InvalidInput when its indices are out of order or more than MAX_LATENTS."""
     if message.latents > MAX_LATENTS:
         raise InvalidInput(f"{field}.latents", f"at most {MAX_LATENTS}, got {message.latents}")
-    chain = read_chain(message.chain, f"{field}.chain")
-    return Timeline(latents=message.latents, early=message.early, middle=message.middle, end=message.end, chain=chain)
+    if not message.stages:
+        chain = read_chain(message.chain, f"{field}.chain")
+        return Timeline.planned(message.latents, message.early, message.middle, message.end, chain)
+    if len(message.stages) >= MAX_LATENTS or sum(len(stage.sees) for stage in message.stages) > MAX_LATENTS**2:
+        raise InvalidInput(f"{field}.stages", "too many")
+    stages = tuple(Stage(tuple(stage.members), tuple(stage.sees)) for stage in message.stages)
+    keys = tuple(message.key_frames)
+    return Timeline(message.latents, stages, keys, keys[-1] if keys else 0)
 
 
 def write_context(context: TaskContext) -> task_pb2.TaskContext:
@@ -149,25 +180,36 @@ def read_prompt(message: task_pb2.Prompt, field: str = "prompt") -> Prompt:
 
 
 def write_guidance(guidance: Guidance, field: str = "guidance") -> task_pb2.Guidance:
-    """The message; the mask travels as bits, so its values must be 0 or 255."""
+    """The message, without pictures if there are none; the mask travels as bits, so its values must be 0 or 255."""
     seen = guidance.mask == 255
-    if not (seen | (guidance.mask == 0)).all():
+    if np.count_nonzero(guidance.mask) != np.count_nonzero(seen):
         raise InvalidInput(f"{field}.mask", "expected 0 or 255")
+    shown = len(guidance.pixels) > 0
     return task_pb2.Guidance(
         indices=guidance.indices,
-        pixels=write_tensor(guidance.pixels, f"{field}.pixels"),
-        mask=write_mask(seen, f"{field}.mask"),
+        pixels=write_tensor(guidance.pixels, f"{field}.pixels") if shown else None,
+        mask=write_mask(seen, f"{field}.mask") if shown else None,
         latents=write_tensor(guidance.latents, f"{field}.latents"),
         coverage=write_tensor(guidance.coverage, f"{field}.coverage"),
     )
 
 
-def read_guidance(message: task_pb2.Guidance, field: str = "guidance") -> Guidance:
-    """The guidance, its four arrays of one number of latents and one size."""
+def read_guidance(
+    message: task_pb2.Guidance, field: str = "guidance", *, pictures: bool = True, of: Sequence[int] | None = None
+) -> Guidance:
+    """The guidance, its four arrays of one number of latents and one size. Without `pictures` those may be left out.
+
+    of: the latents that it must be for, if they are known.
+    """
     indices = read_indices(message.indices, f"{field}.indices")
+    if of is not None and indices != tuple(of):
+        raise InvalidInput(f"{field}.indices", f"expected {list(of)}, got {list(indices)}")
     count, frames = len(indices), len(indices) * PIXEL_FRAMES_PER_LATENT
-    pixels = read_tensor(message.pixels, f"{field}.pixels", np.uint8, (frames, None, None, 3))
-    mask = read_mask(message.mask, f"{field}.mask", pixels.shape[:3])
+    if pictures or message.HasField("pixels"):
+        pixels = read_tensor(message.pixels, f"{field}.pixels", np.uint8, (frames, None, None, 3))
+        mask = read_mask(message.mask, f"{field}.mask", pixels.shape[:3])
+    else:
+        pixels, mask = np.zeros((0, 0, 0, 3), np.uint8), np.zeros((0, 0, 0), np.bool_)
     latents = read_tensor(message.latents, f"{field}.latents", np.float32, (count, None, None, None))
     coverage = read_tensor(message.coverage, f"{field}.coverage", np.float32, (count, *latents.shape[2:]))
     if coverage.min() < 0 or coverage.max() > 1:
@@ -224,10 +266,20 @@ def read_latents(message: tensor_pb2.Tensor, field: str, count: int | None = Non
 
 
 def write_model(model: ModelDescription) -> model_pb2.ModelDescription:
-    return model_pb2.ModelDescription(name=model.name, weights_digest=model.weights_digest)
+    spec = None if model.spec is None else write_spec(model.spec)
+    return model_pb2.ModelDescription(
+        name=model.name, weights_digest=model.weights_digest, spec=spec, slots=model.slots, batches=model.batches
+    )
 
 
 def read_model(message: model_pb2.ModelDescription) -> ModelDescription:
     """What a worker computes with."""
     digest = check_name(message.weights_digest, "model.weights_digest")
-    return ModelDescription(check_name(message.name, "model.name"), digest)
+    name = check_name(message.name, "model.name")
+    if message.slots > MAX_SLOTS:
+        raise InvalidInput("model.slots", f"at most {MAX_SLOTS}, got {message.slots}")
+    for kind, size in message.batches.items():
+        if not 1 <= size <= MAX_BATCH:
+            raise InvalidInput(f"model.batches[{kind}]", f"must lie between 1 and {MAX_BATCH}, got {size}")
+    spec = read_spec(message.spec, name) if message.HasField("spec") else None
+    return ModelDescription(name, digest, spec, message.slots or 1, dict(message.batches))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from teleworld._proto.planner.v1 import planner_pb2 as pb
 from teleworld.rpc.convert import common
 from teleworld.rpc.tensors import read_tensor, write_tensor
+from teleworld.world.timeline import Group
 from teleworld.world.work import (
     BridgeRequest,
     BridgeResult,
@@ -66,11 +69,12 @@ def write_plan_request(request: PlanRequest) -> pb.PlanRequest:
 
 
 def read_plan_request(message: pb.PlanRequest) -> PlanRequest:
+    timeline = common.read_timeline(message.timeline)
     return PlanRequest(
         context=common.read_context(message.context),
-        timeline=common.read_timeline(message.timeline),
+        timeline=timeline,
         prefix=common.read_latent(message.prefix, "prefix"),
-        guidance=common.read_guidance(message.guidance),
+        guidance=common.read_guidance(message.guidance, pictures=False, of=timeline.members(Group.PLAN)),
         prompt=common.read_prompt(message.prompt),
     )
 
@@ -84,6 +88,28 @@ def read_plan_response(message: pb.PlanResponse) -> LatentsResult:
     indices = common.read_indices(message.indices, "indices")
     latents = common.read_latents(message.latents, "latents", len(indices))
     return LatentsResult(indices, latents, dict(message.stage_ms))
+
+
+def write_plan_many_request(requests: Sequence[PlanRequest]) -> pb.PlanManyRequest:
+    return pb.PlanManyRequest(requests=map(write_plan_request, requests))
+
+
+def read_plan_many_request(message: pb.PlanManyRequest) -> tuple[PlanRequest, ...]:
+    return common.read_batch(message.requests, read_plan_request, _shape)
+
+
+def _shape(request: PlanRequest) -> object:
+    """What the tasks of one call have in common."""
+    arrays = request.prefix.shape, request.guidance.latents.shape, request.prompt.embedding.shape[1:]
+    return request.timeline, arrays
+
+
+def write_plan_many_response(results: Sequence[LatentsResult]) -> pb.PlanManyResponse:
+    return pb.PlanManyResponse(responses=map(write_plan_response, results))
+
+
+def read_plan_many_response(message: pb.PlanManyResponse) -> tuple[LatentsResult, ...]:
+    return tuple(map(read_plan_response, message.responses))
 
 
 def write_bridge_request(request: BridgeRequest) -> pb.BridgeRequest:
@@ -103,7 +129,7 @@ def read_bridge_request(message: pb.BridgeRequest) -> BridgeRequest:
         timeline=timeline,
         prefix=common.read_latent(message.prefix, "prefix"),
         keys=common.read_latents(message.keys, "keys", len(timeline.key_frames)),
-        guidance=common.read_guidance(message.guidance),
+        guidance=common.read_guidance(message.guidance, of=timeline.key_frames),
     )
 
 

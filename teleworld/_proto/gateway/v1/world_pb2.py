@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from teleworld._proto.types.v1 import task_pb2 as teleworld_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n teleworld/gateway/v1/world.proto\x12\x14teleworld.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dteleworld/types/v1/task.proto\"\xa2\x03\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .teleworld.gateway.v1.WorldState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0e\n\x06prompt\x18\x06 \x01(\t\x12\x31\n\nchain_mode\x18\x07 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\x12\x0b\n\x03\x66ps\x18\x08 \x01(\x01\x12\r\n\x05width\x18\t \x01(\r\x12\x0e\n\x06height\x18\n \x01(\r\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63hunks\x18\x0c \x01(\x04\x12\x17\n\x0fmemory_revision\x18\r \x01(\r\x12\x15\n\rstatic_points\x18\x0e \x01(\x04\x12\x13\n\x0b\x66orked_from\x18\x0f \x01(\t\x12\x1c\n\x0f\x66orked_at_chunk\x18\x10 \x01(\x04H\x00\x88\x01\x01\x42\x12\n\x10_forked_at_chunk*\x8d\x01\n\nWorldState\x12\x1b\n\x17WORLD_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORLD_STATE_CREATING\x10\x01\x12\x15\n\x11WORLD_STATE_READY\x10\x02\x12\x19\n\x15WORLD_STATE_STREAMING\x10\x03\x12\x16\n\x12WORLD_STATE_FAILED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n teleworld/gateway/v1/world.proto\x12\x14teleworld.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dteleworld/types/v1/task.proto\"\xb4\x03\n\x05World\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .teleworld.gateway.v1.WorldState\x12\r\n\x05model\x18\x03 \x01(\t\x12\x16\n\x0eweights_digest\x18\x04 \x01(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0e\n\x06prompt\x18\x06 \x01(\t\x12\x31\n\nchain_mode\x18\x07 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\x12\x0b\n\x03\x66ps\x18\x08 \x01(\x01\x12\r\n\x05width\x18\t \x01(\r\x12\x0e\n\x06height\x18\n \x01(\r\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63hunks\x18\x0c \x01(\x04\x12\x17\n\x0fmemory_revision\x18\r \x01(\r\x12\x15\n\rstatic_points\x18\x0e \x01(\x04\x12\x13\n\x0b\x66orked_from\x18\x0f \x01(\t\x12\x1c\n\x0f\x66orked_at_chunk\x18\x10 \x01(\x04H\x00\x88\x01\x01\x12\x10\n\x08reanchor\x18\x11 \x01(\x08\x42\x12\n\x10_forked_at_chunk*\x8d\x01\n\nWorldState\x12\x1b\n\x17WORLD_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14WORLD_STATE_CREATING\x10\x01\x12\x15\n\x11WORLD_STATE_READY\x10\x02\x12\x19\n\x15WORLD_STATE_STREAMING\x10\x03\x12\x16\n\x12WORLD_STATE_FAILED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teleworld._proto.gateway.v1.world_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORLDSTATE']._serialized_start=544
-  _globals['_WORLDSTATE']._serialized_end=685
+  _globals['_WORLDSTATE']._serialized_start=562
+  _globals['_WORLDSTATE']._serialized_end=703
   _globals['_WORLD']._serialized_start=123
-  _globals['_WORLD']._serialized_end=541
+  _globals['_WORLD']._serialized_end=559
 # @@protoc_insertion_point(module_scope)

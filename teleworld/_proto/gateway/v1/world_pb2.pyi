@@ -71,6 +71,7 @@ class World(_message.Message):
     STATIC_POINTS_FIELD_NUMBER: _builtins.int
     FORKED_FROM_FIELD_NUMBER: _builtins.int
     FORKED_AT_CHUNK_FIELD_NUMBER: _builtins.int
+    REANCHOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: `worlds/{id}`."""
     state: Global___WorldState.ValueType
@@ -97,6 +98,8 @@ class World(_message.Message):
     """The world that this one was forked from, as a resource name; empty if it was created."""
     forked_at_chunk: _builtins.int
     """The last chunk that a fork shares with its source."""
+    reanchor: _builtins.bool
+    """Whether a live key may end a segment early, where the stream is in real time."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -118,10 +121,11 @@ class World(_message.Message):
         static_points: _builtins.int = ...,
         forked_from: _builtins.str = ...,
         forked_at_chunk: _builtins.int | None = ...,
+        reanchor: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forked_at_chunk", b"_forked_at_chunk", "create_time", b"create_time", "forked_at_chunk", b"forked_at_chunk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forked_at_chunk", b"_forked_at_chunk", "chain_mode", b"chain_mode", "chunks", b"chunks", "create_time", b"create_time", "forked_at_chunk", b"forked_at_chunk", "forked_from", b"forked_from", "fps", b"fps", "height", b"height", "memory_revision", b"memory_revision", "model", b"model", "name", b"name", "prompt", b"prompt", "seed", b"seed", "state", b"state", "static_points", b"static_points", "weights_digest", b"weights_digest", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forked_at_chunk", b"_forked_at_chunk", "chain_mode", b"chain_mode", "chunks", b"chunks", "create_time", b"create_time", "forked_at_chunk", b"forked_at_chunk", "forked_from", b"forked_from", "fps", b"fps", "height", b"height", "memory_revision", b"memory_revision", "model", b"model", "name", b"name", "prompt", b"prompt", "reanchor", b"reanchor", "seed", b"seed", "state", b"state", "static_points", b"static_points", "weights_digest", b"weights_digest", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forked_at_chunk: _TypeAlias = _typing.Literal["forked_at_chunk"]  # noqa: Y015
     _WhichOneofArgType__forked_at_chunk: _TypeAlias = _typing.Literal["_forked_at_chunk", b"_forked_at_chunk"]  # noqa: Y015

@@ -27,49 +27,55 @@ from teleworld._proto.gateway.v1 import world_pb2 as teleworld_dot_gateway_dot_v
 from teleworld._proto.types.v1 import task_pb2 as teleworld_dot_types_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(teleworld/gateway/v1/world_service.proto\x12\x14teleworld.gateway.v1\x1a!teleworld/gateway/v1/stream.proto\x1a teleworld/gateway/v1/world.proto\x1a\x1dteleworld/types/v1/task.proto\"\xa5\x01\n\x12\x43reateWorldRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\nchain_mode\x18\x05 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x07\n\x05_seed\"A\n\x13\x43reateWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\"\x1f\n\x0fGetWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\":\n\x11ListWorldsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x12ListWorldsResponse\x12+\n\x06worlds\x18\x01 \x03(\x0b\x32\x1b.teleworld.gateway.v1.World\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x44\x65leteWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteWorldResponse\"C\n\x10\x46orkWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"?\n\x11\x46orkWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\"W\n\x13\x45xportMemoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x10\x64ynamic_at_chunk\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_dynamic_at_chunk\"#\n\x14\x45xportMemoryResponse\x12\x0b\n\x03ply\x18\x01 \x01(\x0c\"\xbf\x02\n\x12StreamWorldRequest\x12.\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1c.teleworld.gateway.v1.AttachH\x00\x12\x30\n\x07\x63ontrol\x18\x02 \x01(\x0b\x32\x1d.teleworld.gateway.v1.ControlH\x00\x12\x34\n\x06prompt\x18\x03 \x01(\x0b\x32\".teleworld.gateway.v1.PromptChangeH\x00\x12,\n\x05pause\x18\x04 \x01(\x0b\x32\x1b.teleworld.gateway.v1.PauseH\x00\x12.\n\x06resume\x18\x05 \x01(\x0b\x32\x1c.teleworld.gateway.v1.ResumeH\x00\x12(\n\x03\x61\x63k\x18\x06 \x01(\x0b\x32\x19.teleworld.gateway.v1.AckH\x00\x42\t\n\x07message\"\xc6\x02\n\x13StreamWorldResponse\x12\x32\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x1e.teleworld.gateway.v1.AttachedH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.teleworld.gateway.v1.ChunkH\x00\x12\x30\n\x07receipt\x18\x03 \x01(\x0b\x32\x1d.teleworld.gateway.v1.ReceiptH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.teleworld.gateway.v1.HeartbeatH\x00\x12\x30\n\x07rewound\x18\x05 \x01(\x0b\x32\x1d.teleworld.gateway.v1.RewoundH\x00\x12(\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x19.teleworld.gateway.v1.EndH\x00\x42\t\n\x07message\"Y\n\x11WatchWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x12resume_after_chunk\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x15\n\x13_resume_after_chunk\"\x93\x02\n\x12WatchWorldResponse\x12\x32\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x1e.teleworld.gateway.v1.AttachedH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.teleworld.gateway.v1.ChunkH\x00\x12\x34\n\theartbeat\x18\x03 \x01(\x0b\x32\x1f.teleworld.gateway.v1.HeartbeatH\x00\x12\x30\n\x07rewound\x18\x04 \x01(\x0b\x32\x1d.teleworld.gateway.v1.RewoundH\x00\x12(\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x19.teleworld.gateway.v1.EndH\x00\x42\t\n\x07message\"T\n\x13SendControlsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x08\x63ontrols\x18\x02 \x03(\x0b\x32\x1d.teleworld.gateway.v1.Control\"G\n\x14SendControlsResponse\x12/\n\x08receipts\x18\x01 \x03(\x0b\x32\x1d.teleworld.gateway.v1.Receipt2\x8b\x07\n\x0cWorldService\x12\x62\n\x0b\x43reateWorld\x12(.teleworld.gateway.v1.CreateWorldRequest\x1a).teleworld.gateway.v1.CreateWorldResponse\x12Y\n\x08GetWorld\x12%.teleworld.gateway.v1.GetWorldRequest\x1a&.teleworld.gateway.v1.GetWorldResponse\x12_\n\nListWorlds\x12\'.teleworld.gateway.v1.ListWorldsRequest\x1a(.teleworld.gateway.v1.ListWorldsResponse\x12\x62\n\x0b\x44\x65leteWorld\x12(.teleworld.gateway.v1.DeleteWorldRequest\x1a).teleworld.gateway.v1.DeleteWorldResponse\x12\\\n\tForkWorld\x12&.teleworld.gateway.v1.ForkWorldRequest\x1a\'.teleworld.gateway.v1.ForkWorldResponse\x12g\n\x0c\x45xportMemory\x12).teleworld.gateway.v1.ExportMemoryRequest\x1a*.teleworld.gateway.v1.ExportMemoryResponse0\x01\x12\x66\n\x0bStreamWorld\x12(.teleworld.gateway.v1.StreamWorldRequest\x1a).teleworld.gateway.v1.StreamWorldResponse(\x01\x30\x01\x12\x61\n\nWatchWorld\x12\'.teleworld.gateway.v1.WatchWorldRequest\x1a(.teleworld.gateway.v1.WatchWorldResponse0\x01\x12\x65\n\x0cSendControls\x12).teleworld.gateway.v1.SendControlsRequest\x1a*.teleworld.gateway.v1.SendControlsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(teleworld/gateway/v1/world_service.proto\x12\x14teleworld.gateway.v1\x1a!teleworld/gateway/v1/stream.proto\x1a teleworld/gateway/v1/world.proto\x1a\x1dteleworld/types/v1/task.proto\"\xc9\x01\n\x12\x43reateWorldRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\r\n\x05model\x18\x04 \x01(\t\x12\x31\n\nchain_mode\x18\x05 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\x08reanchor\x18\x07 \x01(\x08H\x01\x88\x01\x01\x42\x07\n\x05_seedB\x0b\n\t_reanchor\"A\n\x13\x43reateWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\"\x1f\n\x0fGetWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x10GetWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\":\n\x11ListWorldsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"Z\n\x12ListWorldsResponse\x12+\n\x06worlds\x18\x01 \x03(\x0b\x32\x1b.teleworld.gateway.v1.World\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x12\x44\x65leteWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteWorldResponse\"C\n\x10\x46orkWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63hunk\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"?\n\x11\x46orkWorldResponse\x12*\n\x05world\x18\x01 \x01(\x0b\x32\x1b.teleworld.gateway.v1.World\"W\n\x13\x45xportMemoryRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1d\n\x10\x64ynamic_at_chunk\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x13\n\x11_dynamic_at_chunk\"#\n\x14\x45xportMemoryResponse\x12\x0b\n\x03ply\x18\x01 \x01(\x0c\"\xbf\x02\n\x12StreamWorldRequest\x12.\n\x06\x61ttach\x18\x01 \x01(\x0b\x32\x1c.teleworld.gateway.v1.AttachH\x00\x12\x30\n\x07\x63ontrol\x18\x02 \x01(\x0b\x32\x1d.teleworld.gateway.v1.ControlH\x00\x12\x34\n\x06prompt\x18\x03 \x01(\x0b\x32\".teleworld.gateway.v1.PromptChangeH\x00\x12,\n\x05pause\x18\x04 \x01(\x0b\x32\x1b.teleworld.gateway.v1.PauseH\x00\x12.\n\x06resume\x18\x05 \x01(\x0b\x32\x1c.teleworld.gateway.v1.ResumeH\x00\x12(\n\x03\x61\x63k\x18\x06 \x01(\x0b\x32\x19.teleworld.gateway.v1.AckH\x00\x42\t\n\x07message\"\xc6\x02\n\x13StreamWorldResponse\x12\x32\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x1e.teleworld.gateway.v1.AttachedH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.teleworld.gateway.v1.ChunkH\x00\x12\x30\n\x07receipt\x18\x03 \x01(\x0b\x32\x1d.teleworld.gateway.v1.ReceiptH\x00\x12\x34\n\theartbeat\x18\x04 \x01(\x0b\x32\x1f.teleworld.gateway.v1.HeartbeatH\x00\x12\x30\n\x07rewound\x18\x05 \x01(\x0b\x32\x1d.teleworld.gateway.v1.RewoundH\x00\x12(\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x19.teleworld.gateway.v1.EndH\x00\x42\t\n\x07message\"Y\n\x11WatchWorldRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1f\n\x12resume_after_chunk\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x15\n\x13_resume_after_chunk\"\x93\x02\n\x12WatchWorldResponse\x12\x32\n\x08\x61ttached\x18\x01 \x01(\x0b\x32\x1e.teleworld.gateway.v1.AttachedH\x00\x12,\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1b.teleworld.gateway.v1.ChunkH\x00\x12\x34\n\theartbeat\x18\x03 \x01(\x0b\x32\x1f.teleworld.gateway.v1.HeartbeatH\x00\x12\x30\n\x07rewound\x18\x04 \x01(\x0b\x32\x1d.teleworld.gateway.v1.RewoundH\x00\x12(\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x19.teleworld.gateway.v1.EndH\x00\x42\t\n\x07message\"T\n\x13SendControlsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x08\x63ontrols\x18\x02 \x03(\x0b\x32\x1d.teleworld.gateway.v1.Control\"G\n\x14SendControlsResponse\x12/\n\x08receipts\x18\x01 \x03(\x0b\x32\x1d.teleworld.gateway.v1.Receipt\"s\n\x17\x43reateWorldTokenRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x0bpermissions\x18\x02 \x03(\x0e\x32 .teleworld.gateway.v1.Permission\x12\x13\n\x0bttl_seconds\x18\x03 \x01(\r\">\n\x18\x43reateWorldTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x13\n\x0b\x65xpire_time\x18\x02 \x01(\x03*l\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_READ\x10\x01\x12\x16\n\x12PERMISSION_CONTROL\x10\x02\x12\x15\n\x11PERMISSION_DELETE\x10\x03\x32\xfe\x07\n\x0cWorldService\x12\x62\n\x0b\x43reateWorld\x12(.teleworld.gateway.v1.CreateWorldRequest\x1a).teleworld.gateway.v1.CreateWorldResponse\x12Y\n\x08GetWorld\x12%.teleworld.gateway.v1.GetWorldRequest\x1a&.teleworld.gateway.v1.GetWorldResponse\x12_\n\nListWorlds\x12\'.teleworld.gateway.v1.ListWorldsRequest\x1a(.teleworld.gateway.v1.ListWorldsResponse\x12\x62\n\x0b\x44\x65leteWorld\x12(.teleworld.gateway.v1.DeleteWorldRequest\x1a).teleworld.gateway.v1.DeleteWorldResponse\x12\\\n\tForkWorld\x12&.teleworld.gateway.v1.ForkWorldRequest\x1a\'.teleworld.gateway.v1.ForkWorldResponse\x12g\n\x0c\x45xportMemory\x12).teleworld.gateway.v1.ExportMemoryRequest\x1a*.teleworld.gateway.v1.ExportMemoryResponse0\x01\x12\x66\n\x0bStreamWorld\x12(.teleworld.gateway.v1.StreamWorldRequest\x1a).teleworld.gateway.v1.StreamWorldResponse(\x01\x30\x01\x12\x61\n\nWatchWorld\x12\'.teleworld.gateway.v1.WatchWorldRequest\x1a(.teleworld.gateway.v1.WatchWorldResponse0\x01\x12\x65\n\x0cSendControls\x12).teleworld.gateway.v1.SendControlsRequest\x1a*.teleworld.gateway.v1.SendControlsResponse\x12q\n\x10\x43reateWorldToken\x12-.teleworld.gateway.v1.CreateWorldTokenRequest\x1a..teleworld.gateway.v1.CreateWorldTokenResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teleworld._proto.gateway.v1.world_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PERMISSION']._serialized_start=2365
+  _globals['_PERMISSION']._serialized_end=2473
   _globals['_CREATEWORLDREQUEST']._serialized_start=167
-  _globals['_CREATEWORLDREQUEST']._serialized_end=332
-  _globals['_CREATEWORLDRESPONSE']._serialized_start=334
-  _globals['_CREATEWORLDRESPONSE']._serialized_end=399
-  _globals['_GETWORLDREQUEST']._serialized_start=401
-  _globals['_GETWORLDREQUEST']._serialized_end=432
-  _globals['_GETWORLDRESPONSE']._serialized_start=434
-  _globals['_GETWORLDRESPONSE']._serialized_end=496
-  _globals['_LISTWORLDSREQUEST']._serialized_start=498
-  _globals['_LISTWORLDSREQUEST']._serialized_end=556
-  _globals['_LISTWORLDSRESPONSE']._serialized_start=558
-  _globals['_LISTWORLDSRESPONSE']._serialized_end=648
-  _globals['_DELETEWORLDREQUEST']._serialized_start=650
-  _globals['_DELETEWORLDREQUEST']._serialized_end=684
-  _globals['_DELETEWORLDRESPONSE']._serialized_start=686
-  _globals['_DELETEWORLDRESPONSE']._serialized_end=707
-  _globals['_FORKWORLDREQUEST']._serialized_start=709
-  _globals['_FORKWORLDREQUEST']._serialized_end=776
-  _globals['_FORKWORLDRESPONSE']._serialized_start=778
-  _globals['_FORKWORLDRESPONSE']._serialized_end=841
-  _globals['_EXPORTMEMORYREQUEST']._serialized_start=843
-  _globals['_EXPORTMEMORYREQUEST']._serialized_end=930
-  _globals['_EXPORTMEMORYRESPONSE']._serialized_start=932
-  _globals['_EXPORTMEMORYRESPONSE']._serialized_end=967
-  _globals['_STREAMWORLDREQUEST']._serialized_start=970
-  _globals['_STREAMWORLDREQUEST']._serialized_end=1289
-  _globals['_STREAMWORLDRESPONSE']._serialized_start=1292
-  _globals['_STREAMWORLDRESPONSE']._serialized_end=1618
-  _globals['_WATCHWORLDREQUEST']._serialized_start=1620
-  _globals['_WATCHWORLDREQUEST']._serialized_end=1709
-  _globals['_WATCHWORLDRESPONSE']._serialized_start=1712
-  _globals['_WATCHWORLDRESPONSE']._serialized_end=1987
-  _globals['_SENDCONTROLSREQUEST']._serialized_start=1989
-  _globals['_SENDCONTROLSREQUEST']._serialized_end=2073
-  _globals['_SENDCONTROLSRESPONSE']._serialized_start=2075
-  _globals['_SENDCONTROLSRESPONSE']._serialized_end=2146
-  _globals['_WORLDSERVICE']._serialized_start=2149
-  _globals['_WORLDSERVICE']._serialized_end=3056
+  _globals['_CREATEWORLDREQUEST']._serialized_end=368
+  _globals['_CREATEWORLDRESPONSE']._serialized_start=370
+  _globals['_CREATEWORLDRESPONSE']._serialized_end=435
+  _globals['_GETWORLDREQUEST']._serialized_start=437
+  _globals['_GETWORLDREQUEST']._serialized_end=468
+  _globals['_GETWORLDRESPONSE']._serialized_start=470
+  _globals['_GETWORLDRESPONSE']._serialized_end=532
+  _globals['_LISTWORLDSREQUEST']._serialized_start=534
+  _globals['_LISTWORLDSREQUEST']._serialized_end=592
+  _globals['_LISTWORLDSRESPONSE']._serialized_start=594
+  _globals['_LISTWORLDSRESPONSE']._serialized_end=684
+  _globals['_DELETEWORLDREQUEST']._serialized_start=686
+  _globals['_DELETEWORLDREQUEST']._serialized_end=720
+  _globals['_DELETEWORLDRESPONSE']._serialized_start=722
+  _globals['_DELETEWORLDRESPONSE']._serialized_end=743
+  _globals['_FORKWORLDREQUEST']._serialized_start=745
+  _globals['_FORKWORLDREQUEST']._serialized_end=812
+  _globals['_FORKWORLDRESPONSE']._serialized_start=814
+  _globals['_FORKWORLDRESPONSE']._serialized_end=877
+  _globals['_EXPORTMEMORYREQUEST']._serialized_start=879
+  _globals['_EXPORTMEMORYREQUEST']._serialized_end=966
+  _globals['_EXPORTMEMORYRESPONSE']._serialized_start=968
+  _globals['_EXPORTMEMORYRESPONSE']._serialized_end=1003
+  _globals['_STREAMWORLDREQUEST']._serialized_start=1006
+  _globals['_STREAMWORLDREQUEST']._serialized_end=1325
+  _globals['_STREAMWORLDRESPONSE']._serialized_start=1328
+  _globals['_STREAMWORLDRESPONSE']._serialized_end=1654
+  _globals['_WATCHWORLDREQUEST']._serialized_start=1656
+  _globals['_WATCHWORLDREQUEST']._serialized_end=1745
+  _globals['_WATCHWORLDRESPONSE']._serialized_start=1748
+  _globals['_WATCHWORLDRESPONSE']._serialized_end=2023
+  _globals['_SENDCONTROLSREQUEST']._serialized_start=2025
+  _globals['_SENDCONTROLSREQUEST']._serialized_end=2109
+  _globals['_SENDCONTROLSRESPONSE']._serialized_start=2111
+  _globals['_SENDCONTROLSRESPONSE']._serialized_end=2182
+  _globals['_CREATEWORLDTOKENREQUEST']._serialized_start=2184
+  _globals['_CREATEWORLDTOKENREQUEST']._serialized_end=2299
+  _globals['_CREATEWORLDTOKENRESPONSE']._serialized_start=2301
+  _globals['_CREATEWORLDTOKENRESPONSE']._serialized_end=2363
+  _globals['_WORLDSERVICE']._serialized_start=2476
+  _globals['_WORLDSERVICE']._serialized_end=3498
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from teleworld._proto.gateway.v1 import stream_pb2 as _stream_pb2
 from teleworld._proto.gateway.v1 import world_pb2 as _world_pb2
 from teleworld._proto.types.v1 import task_pb2 as _task_pb2
@@ -21,6 +22,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Permission:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERMISSION_UNSPECIFIED: _Permission.ValueType  # 0
+    PERMISSION_READ: _Permission.ValueType  # 1
+    """Look at the world, watch it, export its memory."""
+    PERMISSION_CONTROL: _Permission.ValueType  # 2
+    """Walk in it."""
+    PERMISSION_DELETE: _Permission.ValueType  # 3
+    """Delete it."""
+
+class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
+    """What a credential allows."""
+
+PERMISSION_UNSPECIFIED: Permission.ValueType  # 0
+PERMISSION_READ: Permission.ValueType  # 1
+"""Look at the world, watch it, export its memory."""
+PERMISSION_CONTROL: Permission.ValueType  # 2
+"""Walk in it."""
+PERMISSION_DELETE: Permission.ValueType  # 3
+"""Delete it."""
+Global___Permission: _TypeAlias = Permission  # noqa: Y015
+
 @_typing.final
 class CreateWorldRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -31,6 +58,7 @@ class CreateWorldRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CHAIN_MODE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REANCHOR_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """The start picture: a PNG or JPEG file, at most 16 megapixels."""
     prompt: _builtins.str
@@ -42,6 +70,8 @@ class CreateWorldRequest(_message.Message):
     """Unspecified: t_b."""
     request_id: _builtins.str
     """Makes the call idempotent: 1 to 128 characters of A-Z a-z 0-9 _ . : -; empty: not idempotent."""
+    reanchor: _builtins.bool
+    """Whether a live key may end a segment early, so that it is seen sooner, where the stream is in real time. Absent: yes."""
     def __init__(
         self,
         *,
@@ -51,13 +81,19 @@ class CreateWorldRequest(_message.Message):
         model: _builtins.str = ...,
         chain_mode: _task_pb2.ChainMode.ValueType = ...,
         request_id: _builtins.str = ...,
+        reanchor: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_reanchor", b"_reanchor", "_seed", b"_seed", "reanchor", b"reanchor", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "chain_mode", b"chain_mode", "image", b"image", "model", b"model", "prompt", b"prompt", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_reanchor", b"_reanchor", "_seed", b"_seed", "chain_mode", b"chain_mode", "image", b"image", "model", b"model", "prompt", b"prompt", "reanchor", b"reanchor", "request_id", b"request_id", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__reanchor: _TypeAlias = _typing.Literal["reanchor"]  # noqa: Y015
+    _WhichOneofArgType__reanchor: _TypeAlias = _typing.Literal["_reanchor", b"_reanchor"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reanchor) -> _WhichOneofReturnType__reanchor | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___CreateWorldRequest: _TypeAlias = CreateWorldRequest  # noqa: Y015
@@ -492,3 +528,57 @@ class SendControlsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendControlsResponse: _TypeAlias = SendControlsResponse  # noqa: Y015
+
+@_typing.final
+class CreateWorldTokenRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`worlds/{id}`."""
+    ttl_seconds: _builtins.int
+    """How long it holds: 1 to 86400 seconds; 0 means 900."""
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedScalarFieldContainer[Global___Permission.ValueType]:
+        """None: READ alone. No token allows more than the caller may."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        permissions: _abc.Iterable[Global___Permission.ValueType] | None = ...,
+        ttl_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "permissions", b"permissions", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWorldTokenRequest: _TypeAlias = CreateWorldTokenRequest  # noqa: Y015
+
+@_typing.final
+class CreateWorldTokenResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Sent as `authorization: Bearer {token}`."""
+    expire_time: _builtins.int
+    """When it ends, in seconds of the Unix epoch."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expire_time: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateWorldTokenResponse: _TypeAlias = CreateWorldTokenResponse  # noqa: Y015

@@ -80,6 +80,11 @@ class WorldServiceStub:
                 request_serializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsRequest.SerializeToString,
                 response_deserializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsResponse.FromString,
                 _registered_method=True)
+        self.CreateWorldToken = channel.unary_unary(
+                '/teleworld.gateway.v1.WorldService/CreateWorldToken',
+                request_serializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenRequest.SerializeToString,
+                response_deserializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenResponse.FromString,
+                _registered_method=True)
 
 
 class WorldServiceServicer:
@@ -148,6 +153,13 @@ class WorldServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateWorldToken(self, request, context):
+        """Makes a short-lived credential for one world, which a backend may hand to a browser.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorldServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +207,11 @@ def add_WorldServiceServicer_to_server(servicer, server):
                     servicer.SendControls,
                     request_deserializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsRequest.FromString,
                     response_serializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsResponse.SerializeToString,
+            ),
+            'CreateWorldToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateWorldToken,
+                    request_deserializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenRequest.FromString,
+                    response_serializer=teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -441,6 +458,33 @@ class WorldService:
             '/teleworld.gateway.v1.WorldService/SendControls',
             teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsRequest.SerializeToString,
             teleworld_dot_gateway_dot_v1_dot_world__service__pb2.SendControlsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateWorldToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/teleworld.gateway.v1.WorldService/CreateWorldToken',
+            teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenRequest.SerializeToString,
+            teleworld_dot_gateway_dot_v1_dot_world__service__pb2.CreateWorldTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

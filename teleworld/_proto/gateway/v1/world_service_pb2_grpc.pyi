@@ -50,6 +50,8 @@ class WorldServiceStub:
     """Watches the walk of somebody else, or, with SendControls, walks where no bidirectional stream can be had (browsers)."""
     SendControls: _grpc.UnaryUnaryMultiCallable[_world_service_pb2.SendControlsRequest, _world_service_pb2.SendControlsResponse]
     """Controls a world whose stream is attached elsewhere."""
+    CreateWorldToken: _grpc.UnaryUnaryMultiCallable[_world_service_pb2.CreateWorldTokenRequest, _world_service_pb2.CreateWorldTokenResponse]
+    """Makes a short-lived credential for one world, which a backend may hand to a browser."""
 
 @_typing.type_check_only
 class WorldServiceAsyncStub(WorldServiceStub):
@@ -73,6 +75,8 @@ class WorldServiceAsyncStub(WorldServiceStub):
     """Watches the walk of somebody else, or, with SendControls, walks where no bidirectional stream can be had (browsers)."""
     SendControls: _aio.UnaryUnaryMultiCallable[_world_service_pb2.SendControlsRequest, _world_service_pb2.SendControlsResponse]  # type: ignore[assignment]
     """Controls a world whose stream is attached elsewhere."""
+    CreateWorldToken: _aio.UnaryUnaryMultiCallable[_world_service_pb2.CreateWorldTokenRequest, _world_service_pb2.CreateWorldTokenResponse]  # type: ignore[assignment]
+    """Makes a short-lived credential for one world, which a backend may hand to a browser."""
 
 class WorldServiceServicer(metaclass=_abc_1.ABCMeta):
     """The public API. Errors carry google.rpc details: ErrorInfo (domain `teleworld`), BadRequest with the field, RetryInfo."""
@@ -147,5 +151,13 @@ class WorldServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_world_service_pb2.SendControlsResponse, _abc.Awaitable[_world_service_pb2.SendControlsResponse]]:
         """Controls a world whose stream is attached elsewhere."""
+
+    @_abc_1.abstractmethod
+    def CreateWorldToken(
+        self,
+        request: _world_service_pb2.CreateWorldTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_world_service_pb2.CreateWorldTokenResponse, _abc.Awaitable[_world_service_pb2.CreateWorldTokenResponse]]:
+        """Makes a short-lived credential for one world, which a backend may hand to a browser."""
 
 def add_WorldServiceServicer_to_server(servicer: WorldServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

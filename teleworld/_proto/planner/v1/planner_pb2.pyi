@@ -233,6 +233,52 @@ class PlanResponse(_message.Message):
 Global___PlanResponse: _TypeAlias = PlanResponse  # noqa: Y015
 
 @_typing.final
+class PlanManyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanRequest]:
+        """At most 64, all of one timeline and of one size of latents, each of a world and an epoch of its own. An error that one of
+        them causes names it (`requests[3].prefix`) and is the answer to all.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___PlanRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanManyRequest: _TypeAlias = PlanManyRequest  # noqa: Y015
+
+@_typing.final
+class PlanManyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanResponse]:
+        """One for each request, in their order, with the very bits that `Plan` would have answered."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___PlanResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanManyResponse: _TypeAlias = PlanManyResponse  # noqa: Y015
+
+@_typing.final
 class BridgeRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -50,6 +50,11 @@ class PlannerServiceStub:
                 request_serializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanRequest.SerializeToString,
                 response_deserializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanResponse.FromString,
                 _registered_method=True)
+        self.PlanMany = channel.unary_unary(
+                '/teleworld.planner.v1.PlannerService/PlanMany',
+                request_serializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyRequest.SerializeToString,
+                response_deserializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyResponse.FromString,
+                _registered_method=True)
         self.Bridge = channel.unary_unary(
                 '/teleworld.planner.v1.PlannerService/Bridge',
                 request_serializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.BridgeRequest.SerializeToString,
@@ -87,6 +92,13 @@ class PlannerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanMany(self, request, context):
+        """Task P of several worlds in one call; all or nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Bridge(self, request, context):
         """Task K: decodes the key frames and re-encodes the boundary as the next segment's prefix.
         """
@@ -118,6 +130,11 @@ def add_PlannerServiceServicer_to_server(servicer, server):
                     servicer.Plan,
                     request_deserializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanRequest.FromString,
                     response_serializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanResponse.SerializeToString,
+            ),
+            'PlanMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanMany,
+                    request_deserializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyRequest.FromString,
+                    response_serializer=teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyResponse.SerializeToString,
             ),
             'Bridge': grpc.unary_unary_rpc_method_handler(
                     servicer.Bridge,
@@ -212,6 +229,33 @@ class PlannerService:
             '/teleworld.planner.v1.PlannerService/Plan',
             teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanRequest.SerializeToString,
             teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/teleworld.planner.v1.PlannerService/PlanMany',
+            teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyRequest.SerializeToString,
+            teleworld_dot_planner_dot_v1_dot_planner__pb2.PlanManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class PlannerServiceStub:
     """Task I: encodes the start picture to the prefix latent of segment 0."""
     Plan: _grpc.UnaryUnaryMultiCallable[_planner_pb2.PlanRequest, _planner_pb2.PlanResponse]
     """Task P: predicts the key latents {t_a, t_b, t_c} of a segment jointly (Eq. 1)."""
+    PlanMany: _grpc.UnaryUnaryMultiCallable[_planner_pb2.PlanManyRequest, _planner_pb2.PlanManyResponse]
+    """Task P of several worlds in one call; all or nothing."""
     Bridge: _grpc.UnaryUnaryMultiCallable[_planner_pb2.BridgeRequest, _planner_pb2.BridgeResponse]
     """Task K: decodes the key frames and re-encodes the boundary as the next segment's prefix."""
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_planner_pb2.DescribeModelRequest, _planner_pb2.DescribeModelResponse]
@@ -55,6 +57,8 @@ class PlannerServiceAsyncStub(PlannerServiceStub):
     """Task I: encodes the start picture to the prefix latent of segment 0."""
     Plan: _aio.UnaryUnaryMultiCallable[_planner_pb2.PlanRequest, _planner_pb2.PlanResponse]  # type: ignore[assignment]
     """Task P: predicts the key latents {t_a, t_b, t_c} of a segment jointly (Eq. 1)."""
+    PlanMany: _aio.UnaryUnaryMultiCallable[_planner_pb2.PlanManyRequest, _planner_pb2.PlanManyResponse]  # type: ignore[assignment]
+    """Task P of several worlds in one call; all or nothing."""
     Bridge: _aio.UnaryUnaryMultiCallable[_planner_pb2.BridgeRequest, _planner_pb2.BridgeResponse]  # type: ignore[assignment]
     """Task K: decodes the key frames and re-encodes the boundary as the next segment's prefix."""
     DescribeModel: _aio.UnaryUnaryMultiCallable[_planner_pb2.DescribeModelRequest, _planner_pb2.DescribeModelResponse]  # type: ignore[assignment]
@@ -86,6 +90,14 @@ class PlannerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_planner_pb2.PlanResponse, _abc.Awaitable[_planner_pb2.PlanResponse]]:
         """Task P: predicts the key latents {t_a, t_b, t_c} of a segment jointly (Eq. 1)."""
+
+    @_abc_1.abstractmethod
+    def PlanMany(
+        self,
+        request: _planner_pb2.PlanManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_planner_pb2.PlanManyResponse, _abc.Awaitable[_planner_pb2.PlanManyResponse]]:
+        """Task P of several worlds in one call; all or nothing."""
 
     @_abc_1.abstractmethod
     def Bridge(

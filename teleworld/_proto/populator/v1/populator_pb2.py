@@ -27,7 +27,7 @@ from teleworld._proto.types.v1 import task_pb2 as teleworld_dot_types_dot_v1_dot
 from teleworld._proto.types.v1 import tensor_pb2 as teleworld_dot_types_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&teleworld/populator/v1/populator.proto\x12\x16teleworld.populator.v1\x1a\x1eteleworld/types/v1/model.proto\x1a\x1dteleworld/types/v1/task.proto\x1a\x1fteleworld/types/v1/tensor.proto\"\xaa\x02\n\x0fPopulateRequest\x12\x30\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1f.teleworld.types.v1.TaskContext\x12.\n\x08timeline\x18\x02 \x01(\x0b\x32\x1c.teleworld.types.v1.Timeline\x12.\n\x05group\x18\x03 \x01(\x0e\x32\x1f.teleworld.types.v1.LatentGroup\x12)\n\x05\x63lean\x18\x04 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12.\n\x08guidance\x18\x05 \x01(\x0b\x32\x1c.teleworld.types.v1.Guidance\x12*\n\x06prompt\x18\x06 \x01(\x0b\x32\x1a.teleworld.types.v1.Prompt\"\xc9\x01\n\x10PopulateResponse\x12\x0f\n\x07indices\x18\x01 \x03(\r\x12+\n\x07latents\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12G\n\x08stage_ms\x18\x03 \x03(\x0b\x32\x35.teleworld.populator.v1.PopulateResponse.StageMsEntry\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x16\n\x14\x44\x65scribeModelRequest\"L\n\x15\x44\x65scribeModelResponse\x12\x33\n\x05model\x18\x01 \x01(\x0b\x32$.teleworld.types.v1.ModelDescription2\xdf\x01\n\x10PopulatorService\x12]\n\x08Populate\x12\'.teleworld.populator.v1.PopulateRequest\x1a(.teleworld.populator.v1.PopulateResponse\x12l\n\rDescribeModel\x12,.teleworld.populator.v1.DescribeModelRequest\x1a-.teleworld.populator.v1.DescribeModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&teleworld/populator/v1/populator.proto\x12\x16teleworld.populator.v1\x1a\x1eteleworld/types/v1/model.proto\x1a\x1dteleworld/types/v1/task.proto\x1a\x1fteleworld/types/v1/tensor.proto\"\xc0\x02\n\x0fPopulateRequest\x12\x30\n\x07\x63ontext\x18\x01 \x01(\x0b\x32\x1f.teleworld.types.v1.TaskContext\x12.\n\x08timeline\x18\x02 \x01(\x0b\x32\x1c.teleworld.types.v1.Timeline\x12.\n\x05group\x18\x03 \x01(\x0e\x32\x1f.teleworld.types.v1.LatentGroup\x12)\n\x05\x63lean\x18\x04 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12.\n\x08guidance\x18\x05 \x01(\x0b\x32\x1c.teleworld.types.v1.Guidance\x12*\n\x06prompt\x18\x06 \x01(\x0b\x32\x1a.teleworld.types.v1.Prompt\x12\x14\n\x0cgroup_number\x18\x07 \x01(\r\"\xc9\x01\n\x10PopulateResponse\x12\x0f\n\x07indices\x18\x01 \x03(\r\x12+\n\x07latents\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12G\n\x08stage_ms\x18\x03 \x03(\x0b\x32\x35.teleworld.populator.v1.PopulateResponse.StageMsEntry\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"P\n\x13PopulateManyRequest\x12\x39\n\x08requests\x18\x01 \x03(\x0b\x32\'.teleworld.populator.v1.PopulateRequest\"S\n\x14PopulateManyResponse\x12;\n\tresponses\x18\x01 \x03(\x0b\x32(.teleworld.populator.v1.PopulateResponse\"\x16\n\x14\x44\x65scribeModelRequest\"L\n\x15\x44\x65scribeModelResponse\x12\x33\n\x05model\x18\x01 \x01(\x0b\x32$.teleworld.types.v1.ModelDescription2\xca\x02\n\x10PopulatorService\x12]\n\x08Populate\x12\'.teleworld.populator.v1.PopulateRequest\x1a(.teleworld.populator.v1.PopulateResponse\x12i\n\x0cPopulateMany\x12+.teleworld.populator.v1.PopulateManyRequest\x1a,.teleworld.populator.v1.PopulateManyResponse\x12l\n\rDescribeModel\x12,.teleworld.populator.v1.DescribeModelRequest\x1a-.teleworld.populator.v1.DescribeModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POPULATERESPONSE_STAGEMSENTRY']._loaded_options = None
   _globals['_POPULATERESPONSE_STAGEMSENTRY']._serialized_options = b'8\001'
   _globals['_POPULATEREQUEST']._serialized_start=163
-  _globals['_POPULATEREQUEST']._serialized_end=461
-  _globals['_POPULATERESPONSE']._serialized_start=464
-  _globals['_POPULATERESPONSE']._serialized_end=665
-  _globals['_POPULATERESPONSE_STAGEMSENTRY']._serialized_start=619
-  _globals['_POPULATERESPONSE_STAGEMSENTRY']._serialized_end=665
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=667
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=689
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=691
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=767
-  _globals['_POPULATORSERVICE']._serialized_start=770
-  _globals['_POPULATORSERVICE']._serialized_end=993
+  _globals['_POPULATEREQUEST']._serialized_end=483
+  _globals['_POPULATERESPONSE']._serialized_start=486
+  _globals['_POPULATERESPONSE']._serialized_end=687
+  _globals['_POPULATERESPONSE_STAGEMSENTRY']._serialized_start=641
+  _globals['_POPULATERESPONSE_STAGEMSENTRY']._serialized_end=687
+  _globals['_POPULATEMANYREQUEST']._serialized_start=689
+  _globals['_POPULATEMANYREQUEST']._serialized_end=769
+  _globals['_POPULATEMANYRESPONSE']._serialized_start=771
+  _globals['_POPULATEMANYRESPONSE']._serialized_end=854
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=856
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=878
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=880
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=956
+  _globals['_POPULATORSERVICE']._serialized_start=959
+  _globals['_POPULATORSERVICE']._serialized_end=1289
 # @@protoc_insertion_point(module_scope)

@@ -31,8 +31,11 @@ class PopulateRequest(_message.Message):
     CLEAN_FIELD_NUMBER: _builtins.int
     GUIDANCE_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    GROUP_NUMBER_FIELD_NUMBER: _builtins.int
     group: _task_pb2.LatentGroup.ValueType
-    """The half to fill."""
+    """The half to fill; unspecified when `group_number` says it."""
+    group_number: _builtins.int
+    """The group to fill, where the timeline names its stages: from 2 on."""
     @_builtins.property
     def context(self) -> _task_pb2.TaskContext: ...
     @_builtins.property
@@ -58,10 +61,11 @@ class PopulateRequest(_message.Message):
         clean: _tensor_pb2.Tensor | None = ...,
         guidance: _task_pb2.Guidance | None = ...,
         prompt: _task_pb2.Prompt | None = ...,
+        group_number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "context", b"context", "guidance", b"guidance", "prompt", b"prompt", "timeline", b"timeline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "context", b"context", "group", b"group", "guidance", b"guidance", "prompt", b"prompt", "timeline", b"timeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clean", b"clean", "context", b"context", "group", b"group", "group_number", b"group_number", "guidance", b"guidance", "prompt", b"prompt", "timeline", b"timeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -120,6 +124,52 @@ class PopulateResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PopulateResponse: _TypeAlias = PopulateResponse  # noqa: Y015
+
+@_typing.final
+class PopulateManyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___PopulateRequest]:
+        """At most 64, all of one timeline and group and of one size of latents, each of a world and an epoch of its own. An error that
+        one of them causes names it (`requests[3].clean`) and is the answer to all.
+        """
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___PopulateRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PopulateManyRequest: _TypeAlias = PopulateManyRequest  # noqa: Y015
+
+@_typing.final
+class PopulateManyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedCompositeFieldContainer[Global___PopulateResponse]:
+        """One for each request, in their order, with the very bits that `Populate` would have answered."""
+
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[Global___PopulateResponse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["responses", b"responses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PopulateManyResponse: _TypeAlias = PopulateManyResponse  # noqa: Y015
 
 @_typing.final
 class DescribeModelRequest(_message.Message):

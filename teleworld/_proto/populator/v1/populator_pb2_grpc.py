@@ -40,6 +40,11 @@ class PopulatorServiceStub:
                 request_serializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateRequest.SerializeToString,
                 response_deserializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateResponse.FromString,
                 _registered_method=True)
+        self.PopulateMany = channel.unary_unary(
+                '/teleworld.populator.v1.PopulatorService/PopulateMany',
+                request_serializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyRequest.SerializeToString,
+                response_deserializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyResponse.FromString,
+                _registered_method=True)
         self.DescribeModel = channel.unary_unary(
                 '/teleworld.populator.v1.PopulatorService/DescribeModel',
                 request_serializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.DescribeModelRequest.SerializeToString,
@@ -53,6 +58,13 @@ class PopulatorServiceServicer:
 
     def Populate(self, request, context):
         """Tasks F1 and F2: fills one half of a segment between its key latents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PopulateMany(self, request, context):
+        """The same for several worlds in one call; all or nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +84,11 @@ def add_PopulatorServiceServicer_to_server(servicer, server):
                     servicer.Populate,
                     request_deserializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateRequest.FromString,
                     response_serializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateResponse.SerializeToString,
+            ),
+            'PopulateMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.PopulateMany,
+                    request_deserializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyRequest.FromString,
+                    response_serializer=teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyResponse.SerializeToString,
             ),
             'DescribeModel': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeModel,
@@ -107,6 +124,33 @@ class PopulatorService:
             '/teleworld.populator.v1.PopulatorService/Populate',
             teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateRequest.SerializeToString,
             teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PopulateMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/teleworld.populator.v1.PopulatorService/PopulateMany',
+            teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyRequest.SerializeToString,
+            teleworld_dot_populator_dot_v1_dot_populator__pb2.PopulateManyResponse.FromString,
             options,
             channel_credentials,
             insecure,

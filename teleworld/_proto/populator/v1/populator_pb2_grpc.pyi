@@ -35,6 +35,8 @@ class PopulatorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> PopulatorServiceAsyncStub: ...
     Populate: _grpc.UnaryUnaryMultiCallable[_populator_pb2.PopulateRequest, _populator_pb2.PopulateResponse]
     """Tasks F1 and F2: fills one half of a segment between its key latents."""
+    PopulateMany: _grpc.UnaryUnaryMultiCallable[_populator_pb2.PopulateManyRequest, _populator_pb2.PopulateManyResponse]
+    """The same for several worlds in one call; all or nothing."""
     DescribeModel: _grpc.UnaryUnaryMultiCallable[_populator_pb2.DescribeModelRequest, _populator_pb2.DescribeModelResponse]
     """Names the model and its weights."""
 
@@ -45,6 +47,8 @@ class PopulatorServiceAsyncStub(PopulatorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Populate: _aio.UnaryUnaryMultiCallable[_populator_pb2.PopulateRequest, _populator_pb2.PopulateResponse]  # type: ignore[assignment]
     """Tasks F1 and F2: fills one half of a segment between its key latents."""
+    PopulateMany: _aio.UnaryUnaryMultiCallable[_populator_pb2.PopulateManyRequest, _populator_pb2.PopulateManyResponse]  # type: ignore[assignment]
+    """The same for several worlds in one call; all or nothing."""
     DescribeModel: _aio.UnaryUnaryMultiCallable[_populator_pb2.DescribeModelRequest, _populator_pb2.DescribeModelResponse]  # type: ignore[assignment]
     """Names the model and its weights."""
 
@@ -58,6 +62,14 @@ class PopulatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_populator_pb2.PopulateResponse, _abc.Awaitable[_populator_pb2.PopulateResponse]]:
         """Tasks F1 and F2: fills one half of a segment between its key latents."""
+
+    @_abc_1.abstractmethod
+    def PopulateMany(
+        self,
+        request: _populator_pb2.PopulateManyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_populator_pb2.PopulateManyResponse, _abc.Awaitable[_populator_pb2.PopulateManyResponse]]:
+        """The same for several worlds in one call; all or nothing."""
 
     @_abc_1.abstractmethod
     def DescribeModel(

@@ -24,13 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eteleworld/types/v1/model.proto\x12\x12teleworld.types.v1\"8\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eteleworld/types/v1/model.proto\x12\x12teleworld.types.v1\"\xf6\x01\n\x10ModelDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0eweights_digest\x18\x02 \x01(\t\x12\x30\n\x04spec\x18\x03 \x01(\x0b\x32\x1d.teleworld.types.v1.WorldSpecH\x00\x88\x01\x01\x12\r\n\x05slots\x18\x04 \x01(\r\x12\x42\n\x07\x62\x61tches\x18\x05 \x03(\x0b\x32\x31.teleworld.types.v1.ModelDescription.BatchesEntry\x1a.\n\x0c\x42\x61tchesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x42\x07\n\x05_spec\"\xc9\x01\n\tWorldSpec\x12\x19\n\x11\x66rames_per_second\x18\x01 \x01(\x01\x12\x0f\n\x07latents\x18\x02 \x01(\r\x12&\n\x04lens\x18\x03 \x01(\x0b\x32\x18.teleworld.types.v1.Lens\x12\x0f\n\x07upscale\x18\x04 \x01(\r\x12\x17\n\x0flatent_channels\x18\x05 \x01(\r\x12\x16\n\x0espatial_stride\x18\x06 \x01(\r\x12&\n\x04gait\x18\x07 \x01(\x0b\x32\x18.teleworld.types.v1.Gait\"\x98\x01\n\x04Lens\x12\x14\n\x0cwidth_pixels\x18\x01 \x01(\r\x12\x15\n\rheight_pixels\x18\x02 \x01(\r\x12\x16\n\x0e\x66ocal_x_pixels\x18\x03 \x01(\x01\x12\x16\n\x0e\x66ocal_y_pixels\x18\x04 \x01(\x01\x12\x33\n\x0bpitch_model\x18\x05 \x01(\x0e\x32\x1e.teleworld.types.v1.PitchModel\"\xaa\x01\n\x04Gait\x12\x13\n\x0bstep_metres\x18\x01 \x01(\x01\x12\x14\n\x0cturn_radians\x18\x02 \x01(\x01\x12\x14\n\x0ctilt_radians\x18\x03 \x01(\x01\x12\r\n\x05\x64rift\x18\x04 \x01(\x01\x12\x1b\n\x13pitch_limit_radians\x18\x05 \x01(\x01\x12\x15\n\rradius_metres\x18\x06 \x01(\x01\x12\x1e\n\x16reference_depth_metres\x18\x07 \x01(\x01*Z\n\nPitchModel\x12\x1b\n\x17PITCH_MODEL_UNSPECIFIED\x10\x00\x12\x18\n\x14PITCH_MODEL_ROTATION\x10\x01\x12\x15\n\x11PITCH_MODEL_SHIFT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teleworld._proto.types.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELDESCRIPTION']._serialized_start=54
-  _globals['_MODELDESCRIPTION']._serialized_end=110
+  _globals['_MODELDESCRIPTION_BATCHESENTRY']._loaded_options = None
+  _globals['_MODELDESCRIPTION_BATCHESENTRY']._serialized_options = b'8\001'
+  _globals['_PITCHMODEL']._serialized_start=835
+  _globals['_PITCHMODEL']._serialized_end=925
+  _globals['_MODELDESCRIPTION']._serialized_start=55
+  _globals['_MODELDESCRIPTION']._serialized_end=301
+  _globals['_MODELDESCRIPTION_BATCHESENTRY']._serialized_start=246
+  _globals['_MODELDESCRIPTION_BATCHESENTRY']._serialized_end=292
+  _globals['_WORLDSPEC']._serialized_start=304
+  _globals['_WORLDSPEC']._serialized_end=505
+  _globals['_LENS']._serialized_start=508
+  _globals['_LENS']._serialized_end=660
+  _globals['_GAIT']._serialized_start=663
+  _globals['_GAIT']._serialized_end=833
 # @@protoc_insertion_point(module_scope)

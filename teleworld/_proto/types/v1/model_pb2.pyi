@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,28 +19,209 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PitchModel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PitchModelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PitchModel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PITCH_MODEL_UNSPECIFIED: _PitchModel.ValueType  # 0
+    PITCH_MODEL_ROTATION: _PitchModel.ValueType  # 1
+    """It turns."""
+    PITCH_MODEL_SHIFT: _PitchModel.ValueType  # 2
+    """Its principal point moves vertically."""
+
+class PitchModel(_PitchModel, metaclass=_PitchModelEnumTypeWrapper):
+    """How a camera tilts."""
+
+PITCH_MODEL_UNSPECIFIED: PitchModel.ValueType  # 0
+PITCH_MODEL_ROTATION: PitchModel.ValueType  # 1
+"""It turns."""
+PITCH_MODEL_SHIFT: PitchModel.ValueType  # 2
+"""Its principal point moves vertically."""
+Global___PitchModel: _TypeAlias = PitchModel  # noqa: Y015
+
 @_typing.final
 class ModelDescription(_message.Message):
     """What a worker computes with."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class BatchesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
+    SPEC_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the configuration, for example `nano`."""
     weights_digest: _builtins.str
     """Digest of the weights; worlds pin it."""
+    slots: _builtins.int
+    """Tasks that this worker does at a time. 0: one."""
+    @_builtins.property
+    def spec(self) -> Global___WorldSpec:
+        """The world that it makes. Absent: a built-in one that the name stands for."""
+
+    @_builtins.property
+    def batches(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Tasks that this worker takes in one call, by kind: `plan` (PlanMany) or `populate` (PopulateMany). A kind that is missing is
+        asked for one by one.
+        """
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         weights_digest: _builtins.str = ...,
+        spec: Global___WorldSpec | None = ...,
+        slots: _builtins.int = ...,
+        batches: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_spec", b"_spec", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_spec", b"_spec", "batches", b"batches", "name", b"name", "slots", b"slots", "spec", b"spec", "weights_digest", b"weights_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__spec: _TypeAlias = _typing.Literal["spec"]  # noqa: Y015
+    _WhichOneofArgType__spec: _TypeAlias = _typing.Literal["_spec", b"_spec"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spec) -> _WhichOneofReturnType__spec | None: ...
+
+Global___ModelDescription: _TypeAlias = ModelDescription  # noqa: Y015
+
+@_typing.final
+class WorldSpec(_message.Message):
+    """What a gateway must know of a model to run its worlds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    LATENTS_FIELD_NUMBER: _builtins.int
+    LENS_FIELD_NUMBER: _builtins.int
+    UPSCALE_FIELD_NUMBER: _builtins.int
+    LATENT_CHANNELS_FIELD_NUMBER: _builtins.int
+    SPATIAL_STRIDE_FIELD_NUMBER: _builtins.int
+    GAIT_FIELD_NUMBER: _builtins.int
+    frames_per_second: _builtins.float
+    latents: _builtins.int
+    """N: latents of a segment."""
+    upscale: _builtins.int
+    """Factor of the super-resolution."""
+    latent_channels: _builtins.int
+    spatial_stride: _builtins.int
+    """Pixels along one side of a latent cell."""
+    @_builtins.property
+    def lens(self) -> Global___Lens: ...
+    @_builtins.property
+    def gait(self) -> Global___Gait: ...
+    def __init__(
+        self,
+        *,
+        frames_per_second: _builtins.float = ...,
+        latents: _builtins.int = ...,
+        lens: Global___Lens | None = ...,
+        upscale: _builtins.int = ...,
+        latent_channels: _builtins.int = ...,
+        spatial_stride: _builtins.int = ...,
+        gait: Global___Gait | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gait", b"gait", "lens", b"lens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames_per_second", b"frames_per_second", "gait", b"gait", "latent_channels", b"latent_channels", "latents", b"latents", "lens", b"lens", "spatial_stride", b"spatial_stride", "upscale", b"upscale"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ModelDescription: _TypeAlias = ModelDescription  # noqa: Y015
+Global___WorldSpec: _TypeAlias = WorldSpec  # noqa: Y015
+
+@_typing.final
+class Lens(_message.Message):
+    """The fixed part of a camera at generation size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WIDTH_PIXELS_FIELD_NUMBER: _builtins.int
+    HEIGHT_PIXELS_FIELD_NUMBER: _builtins.int
+    FOCAL_X_PIXELS_FIELD_NUMBER: _builtins.int
+    FOCAL_Y_PIXELS_FIELD_NUMBER: _builtins.int
+    PITCH_MODEL_FIELD_NUMBER: _builtins.int
+    width_pixels: _builtins.int
+    height_pixels: _builtins.int
+    focal_x_pixels: _builtins.float
+    focal_y_pixels: _builtins.float
+    pitch_model: Global___PitchModel.ValueType
+    def __init__(
+        self,
+        *,
+        width_pixels: _builtins.int = ...,
+        height_pixels: _builtins.int = ...,
+        focal_x_pixels: _builtins.float = ...,
+        focal_y_pixels: _builtins.float = ...,
+        pitch_model: Global___PitchModel.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["focal_x_pixels", b"focal_x_pixels", "focal_y_pixels", b"focal_y_pixels", "height_pixels", b"height_pixels", "pitch_model", b"pitch_model", "width_pixels", b"width_pixels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lens: _TypeAlias = Lens  # noqa: Y015
+
+@_typing.final
+class Gait(_message.Message):
+    """How one frame of a held key moves the camera."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_METRES_FIELD_NUMBER: _builtins.int
+    TURN_RADIANS_FIELD_NUMBER: _builtins.int
+    TILT_RADIANS_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
+    PITCH_LIMIT_RADIANS_FIELD_NUMBER: _builtins.int
+    RADIUS_METRES_FIELD_NUMBER: _builtins.int
+    REFERENCE_DEPTH_METRES_FIELD_NUMBER: _builtins.int
+    step_metres: _builtins.float
+    turn_radians: _builtins.float
+    tilt_radians: _builtins.float
+    drift: _builtins.float
+    """Share of the step when nothing is held."""
+    pitch_limit_radians: _builtins.float
+    radius_metres: _builtins.float
+    """Kept from obstacles."""
+    reference_depth_metres: _builtins.float
+    """Median depth of the first picture at which the movement scale is 1."""
+    def __init__(
+        self,
+        *,
+        step_metres: _builtins.float = ...,
+        turn_radians: _builtins.float = ...,
+        tilt_radians: _builtins.float = ...,
+        drift: _builtins.float = ...,
+        pitch_limit_radians: _builtins.float = ...,
+        radius_metres: _builtins.float = ...,
+        reference_depth_metres: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drift", b"drift", "pitch_limit_radians", b"pitch_limit_radians", "radius_metres", b"radius_metres", "reference_depth_metres", b"reference_depth_metres", "step_metres", b"step_metres", "tilt_radians", b"tilt_radians", "turn_radians", b"turn_radians"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Gait: _TypeAlias = Gait  # noqa: Y015

@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from teleworld._proto.types.v1 import tensor_pb2 as teleworld_dot_types_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dteleworld/types/v1/task.proto\x12\x12teleworld.types.v1\x1a\x1fteleworld/types/v1/tensor.proto\"u\n\x08Timeline\x12\x0f\n\x07latents\x18\x01 \x01(\r\x12\r\n\x05\x65\x61rly\x18\x02 \x01(\r\x12\x0e\n\x06middle\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12,\n\x05\x63hain\x18\x05 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\"z\n\x0bTaskContext\x12\r\n\x05world\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07segment\x18\x03 \x01(\r\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x0f\n\x07weights\x18\x07 \x01(\t\"E\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\tembedding\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\"\xcd\x01\n\x08Guidance\x12\x0f\n\x07indices\x18\x01 \x03(\r\x12*\n\x06pixels\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12)\n\x04mask\x18\x03 \x01(\x0b\x32\x1b.teleworld.types.v1.BitMask\x12+\n\x07latents\x18\x04 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12,\n\x08\x63overage\x18\x05 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor*O\n\tChainMode\x12\x1a\n\x16\x43HAIN_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HAIN_MODE_T_B\x10\x01\x12\x12\n\x0e\x43HAIN_MODE_T_C\x10\x02*\x96\x01\n\x0bLatentGroup\x12\x1c\n\x18LATENT_GROUP_UNSPECIFIED\x10\x00\x12\x17\n\x13LATENT_GROUP_PREFIX\x10\x01\x12\x15\n\x11LATENT_GROUP_PLAN\x10\x02\x12\x1b\n\x17LATENT_GROUP_FIRST_HALF\x10\x03\x12\x1c\n\x18LATENT_GROUP_SECOND_HALF\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dteleworld/types/v1/task.proto\x12\x12teleworld.types.v1\x1a\x1fteleworld/types/v1/tensor.proto\"\xbc\x01\n\x08Timeline\x12\x0f\n\x07latents\x18\x01 \x01(\r\x12\r\n\x05\x65\x61rly\x18\x02 \x01(\r\x12\x0e\n\x06middle\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12,\n\x05\x63hain\x18\x05 \x01(\x0e\x32\x1d.teleworld.types.v1.ChainMode\x12\x31\n\x06stages\x18\x06 \x03(\x0b\x32!.teleworld.types.v1.TimelineStage\x12\x12\n\nkey_frames\x18\x07 \x03(\r\".\n\rTimelineStage\x12\x0f\n\x07members\x18\x01 \x03(\r\x12\x0c\n\x04sees\x18\x02 \x03(\r\"z\n\x0bTaskContext\x12\r\n\x05world\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0f\n\x07segment\x18\x03 \x01(\r\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\r\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12\x0f\n\x07weights\x18\x07 \x01(\t\"E\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\t\x12-\n\tembedding\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\"\xcd\x01\n\x08Guidance\x12\x0f\n\x07indices\x18\x01 \x03(\r\x12*\n\x06pixels\x18\x02 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12)\n\x04mask\x18\x03 \x01(\x0b\x32\x1b.teleworld.types.v1.BitMask\x12+\n\x07latents\x18\x04 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor\x12,\n\x08\x63overage\x18\x05 \x01(\x0b\x32\x1a.teleworld.types.v1.Tensor*n\n\tChainMode\x12\x1a\n\x16\x43HAIN_MODE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43HAIN_MODE_T_B\x10\x01\x12\x12\n\x0e\x43HAIN_MODE_T_C\x10\x02\x12\x1d\n\x19\x43HAIN_MODE_AUTOREGRESSIVE\x10\x03*\x96\x01\n\x0bLatentGroup\x12\x1c\n\x18LATENT_GROUP_UNSPECIFIED\x10\x00\x12\x17\n\x13LATENT_GROUP_PREFIX\x10\x01\x12\x15\n\x11LATENT_GROUP_PLAN\x10\x02\x12\x1b\n\x17LATENT_GROUP_FIRST_HALF\x10\x03\x12\x1c\n\x18LATENT_GROUP_SECOND_HALF\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teleworld._proto.types.v1.task_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CHAINMODE']._serialized_start=608
-  _globals['_CHAINMODE']._serialized_end=687
-  _globals['_LATENTGROUP']._serialized_start=690
-  _globals['_LATENTGROUP']._serialized_end=840
-  _globals['_TIMELINE']._serialized_start=86
-  _globals['_TIMELINE']._serialized_end=203
-  _globals['_TASKCONTEXT']._serialized_start=205
-  _globals['_TASKCONTEXT']._serialized_end=327
-  _globals['_PROMPT']._serialized_start=329
-  _globals['_PROMPT']._serialized_end=398
-  _globals['_GUIDANCE']._serialized_start=401
-  _globals['_GUIDANCE']._serialized_end=606
+  _globals['_CHAINMODE']._serialized_start=728
+  _globals['_CHAINMODE']._serialized_end=838
+  _globals['_LATENTGROUP']._serialized_start=841
+  _globals['_LATENTGROUP']._serialized_end=991
+  _globals['_TIMELINE']._serialized_start=87
+  _globals['_TIMELINE']._serialized_end=275
+  _globals['_TIMELINESTAGE']._serialized_start=277
+  _globals['_TIMELINESTAGE']._serialized_end=323
+  _globals['_TASKCONTEXT']._serialized_start=325
+  _globals['_TASKCONTEXT']._serialized_end=447
+  _globals['_PROMPT']._serialized_start=449
+  _globals['_PROMPT']._serialized_end=518
+  _globals['_GUIDANCE']._serialized_start=521
+  _globals['_GUIDANCE']._serialized_end=726
 # @@protoc_insertion_point(module_scope)

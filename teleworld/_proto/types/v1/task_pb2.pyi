@@ -29,13 +29,19 @@ class _ChainModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChainMode.V
     CHAIN_MODE_UNSPECIFIED: _ChainMode.ValueType  # 0
     CHAIN_MODE_T_B: _ChainMode.ValueType  # 1
     CHAIN_MODE_T_C: _ChainMode.ValueType  # 2
+    CHAIN_MODE_AUTOREGRESSIVE: _ChainMode.ValueType  # 3
+    """Every latent is made after the one before it and sees all of them; the next segment starts at the last one."""
 
 class ChainMode(_ChainMode, metaclass=_ChainModeEnumTypeWrapper):
-    """Where the next segment starts (paper 3.2): at t_b (minimum memory peak) or at t_c (maximum throughput)."""
+    """How segments are made (paper 3.2): planned, the next one starting at t_b (minimum memory peak) or at t_c (maximum
+    throughput), or latent after latent.
+    """
 
 CHAIN_MODE_UNSPECIFIED: ChainMode.ValueType  # 0
 CHAIN_MODE_T_B: ChainMode.ValueType  # 1
 CHAIN_MODE_T_C: ChainMode.ValueType  # 2
+CHAIN_MODE_AUTOREGRESSIVE: ChainMode.ValueType  # 3
+"""Every latent is made after the one before it and sees all of them; the next segment starts at the last one."""
 Global___ChainMode: _TypeAlias = ChainMode  # noqa: Y015
 
 class _LatentGroup:
@@ -70,7 +76,9 @@ Global___LatentGroup: _TypeAlias = LatentGroup  # noqa: Y015
 
 @_typing.final
 class Timeline(_message.Message):
-    """The layout of every segment of a world. Latent indices are 1-based, as in the paper."""
+    """The layout of a segment. Latent indices are 1-based, as in the paper. A layout that is not the paper's, or that was cut
+    short, names its stages and key frames; fields 2 to 5 are then not set.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -79,6 +87,8 @@ class Timeline(_message.Message):
     MIDDLE_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     CHAIN_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    KEY_FRAMES_FIELD_NUMBER: _builtins.int
     latents: _builtins.int
     """N, the latents of a segment, the prefix included."""
     early: _builtins.int
@@ -88,6 +98,14 @@ class Timeline(_message.Message):
     end: _builtins.int
     """t_c; equals N."""
     chain: Global___ChainMode.ValueType
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineStage]:
+        """The groups 1, 2, ... in the order in which they are made."""
+
+    @_builtins.property
+    def key_frames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The latents that are fused into the memory, ascending. The last one is the last that is shown."""
+
     def __init__(
         self,
         *,
@@ -96,14 +114,46 @@ class Timeline(_message.Message):
         middle: _builtins.int = ...,
         end: _builtins.int = ...,
         chain: Global___ChainMode.ValueType = ...,
+        stages: _abc.Iterable[Global___TimelineStage] | None = ...,
+        key_frames: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "early", b"early", "end", b"end", "latents", b"latents", "middle", b"middle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "early", b"early", "end", b"end", "key_frames", b"key_frames", "latents", b"latents", "middle", b"middle", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Timeline: _TypeAlias = Timeline  # noqa: Y015
+
+@_typing.final
+class TimelineStage(_message.Message):
+    """A group of latents that are denoised jointly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SEES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Its latents, ascending."""
+
+    @_builtins.property
+    def sees(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The clean latents that it sees, in the order in which the KV cache holds them."""
+
+    def __init__(
+        self,
+        *,
+        members: _abc.Iterable[_builtins.int] | None = ...,
+        sees: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["members", b"members", "sees", b"sees"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TimelineStage: _TypeAlias = TimelineStage  # noqa: Y015
 
 @_typing.final
 class TaskContext(_message.Message):
@@ -196,7 +246,7 @@ class Guidance(_message.Message):
 
     @_builtins.property
     def pixels(self) -> _tensor_pb2.Tensor:
-        """uint8 [n*4, H, W, 3]: RGB, holes filled smoothly."""
+        """uint8 [n*4, H, W, 3]: RGB, holes filled smoothly. Pixels and mask may be absent in tasks that denoise (Plan, Populate)."""
 
     @_builtins.property
     def mask(self) -> _tensor_pb2.BitMask:
