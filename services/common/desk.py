@@ -6,19 +6,24 @@ loaded by `open` while the server already listens; until then, and from `close` 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 
 from teleworld.rpc.admission import Admission, Slot
 from teleworld.rpc.compute import Compute
 from teleworld.rpc.convert.common import ModelDescription
 from teleworld.rpc.fencing import EpochGuard
 from teleworld.world.errors import PreconditionFailed, Unavailable
+from teleworld.world.identifiers import traced
 from teleworld.world.work import TaskContext
+
+_batches = metrics.get_meter("teleworld.rpc").create_histogram(
+    "teleworld.worker.batch", "{task}", "Tasks of a call that carries several"
+)
 
 Core = TypeVar("Core")
 Request = TypeVar("Request", bound=Message)
@@ -39,11 +44,11 @@ Question = TypeVar("Question")
 
 
 class Desk(Generic[Core]):
-    """Admission and execution for one core. `queue` tasks may wait behind the one that computes."""
+    """Admission and execution for one core. `queue` tasks may wait behind the `slots` ones that compute."""
 
-    def __init__(self, service: str, queue: int) -> None:
-        self._admission = Admission(queue)
-        self._compute = Compute(f"{service}-compute")
+    def __init__(self, service: str, queue: int, slots: int = 1) -> None:
+        self._admission = Admission(queue, slots)
+        self._compute = Compute(f"{service}-compute", slots)
         self._guard = EpochGuard()
         self._loaded: tuple[ModelDescription, Core] | None = None
 
@@ -79,16 +84,35 @@ class Desk(Generic[Core]):
             job = read(message)
             context = job.context
             trace.get_current_span().set_attributes(
-                {
-                    "teleworld.world": context.world,
+                traced(context.world)
+                | {
                     "teleworld.segment": context.segment,
                     "teleworld.task": context.task,
                     "teleworld.attempt": context.attempt,
                 }
             )
-            self.check_weights(context.weights)
-            self._guard.check(context.world, context.epoch)
+            self._check(context)
             return job
+
+        return await self.answer(message, checked, compute, write)
+
+    async def tasks(
+        self,
+        message: Request,
+        read: Callable[[Request], Sequence[Job]],
+        compute: Callable[[Core, Sequence[Job]], Sequence[Result]],
+        write: Callable[[Sequence[Result]], Response],
+    ) -> Response:
+        """Do tasks of several worlds in one place of the queue, all of them or none. Each is checked as `task` does it."""
+
+        def checked(message: Request) -> Sequence[Job]:
+            jobs = read(message)
+            named = [f"{traced(job.context.world)['teleworld.world']}/{job.context.task}" for job in jobs]
+            trace.get_current_span().set_attributes({"teleworld.batch": len(jobs), "teleworld.tasks": named})
+            _batches.record(len(jobs))
+            for job in jobs:
+                self._check(job.context)
+            return jobs
 
         return await self.answer(message, checked, compute, write)
 
@@ -114,6 +138,11 @@ class Desk(Generic[Core]):
         async with aclosing(self._compute.iterate(slot, lambda: compute(core, question))) as items:
             async for item in items:
                 yield item
+
+    def _check(self, context: TaskContext) -> None:
+        """Raise PreconditionFailed for a task that is pinned to other weights, StaleEpoch for one that comes too late."""
+        self.check_weights(context.weights)
+        self._guard.check(context.world, context.epoch)
 
     def check_weights(self, pinned: str) -> None:
         """Raise PreconditionFailed unless `pinned` is the digest of the weights that are loaded."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from services.common.settings import WorkerSettings
 from teleworld.rpc.convert.common import ModelDescription
+from teleworld.runtime.heap import keep_memory
 
 if TYPE_CHECKING:
     from teleworld.generation.model import Model
@@ -16,12 +17,19 @@ def open_model(settings: WorkerSettings, *networks: str) -> tuple[ModelDescripti
 
     Takes seconds: torch is imported here. Raises CheckpointError or InvalidInput.
     """
+    keep_memory()
     import torch
 
     from teleworld.generation.model import load_model
+    from teleworld.models.placement import Placement, Precision
 
     torch.set_num_threads(settings.threads)
-    model = load_model(settings.model, settings.checkpoint)
+    placement = Placement(settings.device, Precision(settings.precision), settings.compile)
+    model = load_model(settings.model, settings.checkpoint, placement)
     for network in networks:
         getattr(model, network)
-    return ModelDescription(settings.model, model.digest), model
+    if "dit" in networks and torch.distributed.is_available() and torch.distributed.is_initialized():
+        from teleworld.models.parallel import Ulysses
+
+        model.dit.shard_over(Ulysses())  # the ranks of this worker have met: see services.common.ranks
+    return ModelDescription(settings.model, model.digest, model.spec), model

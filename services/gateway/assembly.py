@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.gateway.access.door import open_door
 from services.gateway.discovery import Discovery, StaticDiscovery
 from services.gateway.roster import Roster
 from services.gateway.servicer import register
@@ -21,13 +22,23 @@ def assemble(settings: GatewaySettings, discovery: Discovery | None = None) -> t
         world_seconds=settings.world_ttl_seconds,
         request_seconds=settings.request_ttl_seconds,
     )
-    sources = discovery or StaticDiscovery(settings.addresses())
+    tls = settings.tls()
+    sources = discovery or _discovery(settings)
     worlds = Worlds(
         settings,
         Store(settings.redis_url, retention),
-        lambda dispatcher: Roster(dispatcher, sources, digest=settings.weights_digest, slots=settings.worker_slots),
+        lambda make: Roster(make, sources, digest=settings.weights_digest, slots=settings.worker_slots, tls=tls),
     )
     server = Server("gateway", settings.server())
-    register(server, worlds)
+    register(server, worlds, open_door(settings, worlds.store))
     server.on_drain(worlds.drain)
     return server, worlds
+
+
+def _discovery(settings: GatewaySettings) -> Discovery:
+    if settings.discovery == "static":
+        return StaticDiscovery(settings.addresses())
+    # Imported late: only a gateway in a cluster needs the Kubernetes client.
+    from services.gateway.cluster.endpoints import ClusterDiscovery
+
+    return ClusterDiscovery(settings.addresses(), settings.kubernetes_api, settings.zone)

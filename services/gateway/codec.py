@@ -14,13 +14,17 @@ import struct
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from teleworld._proto.types.v1 import model_pb2 as pb
+from teleworld.rpc.convert.model import read_spec, write_spec
 from teleworld.runtime.records import Binding, Chunk, Fork, Memory, Plan, WorldRecord
 from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance
 from teleworld.world.controls import ALL_KEYS, Control, Keys
-from teleworld.world.errors import Internal
+from teleworld.world.errors import Internal, InvalidInput
+from teleworld.world.spec import WorldSpec
 from teleworld.world.timeline import ChainMode
 from teleworld.world.walker import Walker
 from teleworld.world.work import Prompt
@@ -83,6 +87,14 @@ def read_prompt(data: bytes) -> Prompt:
     return Prompt(fields["text"], arrays["embedding"])
 
 
+def _read_told(name: str, data: NDArray[Any]) -> WorldSpec:
+    """The spec of a model folder. Raises Internal."""
+    try:
+        return read_spec(pb.WorldSpec.FromString(data.tobytes()), name)
+    except (DecodeError, InvalidInput) as error:
+        raise Internal(f"the model of a stored world cannot be read: {error}") from error
+
+
 def write_record(record: WorldRecord) -> bytes:
     fork = record.fork
     fields = {
@@ -95,10 +107,14 @@ def write_record(record: WorldRecord) -> bytes:
         "created": record.created,
         "request_id": record.request_id,
         "tenant": record.tenant,
+        "reanchor": record.reanchor,
         "fork": None if fork is None else [fork.source, fork.chunk, fork.revision, fork.scale],
     }
     walker = _walkers_to_array((record.start,))
-    return _pack("world", fields, picture=record.picture, embedding=record.prompt.embedding, start=walker)
+    arrays: dict[str, NDArray[Any]] = {"picture": record.picture, "embedding": record.prompt.embedding, "start": walker}
+    if record.told is not None:
+        arrays["told"] = np.frombuffer(write_spec(record.told).SerializeToString(), np.uint8)
+    return _pack("world", fields, **arrays)
 
 
 def read_record(data: bytes) -> WorldRecord:
@@ -119,6 +135,8 @@ def read_record(data: bytes) -> WorldRecord:
         request_id=fields["request_id"],
         tenant=fields["tenant"],
         fork=fork,
+        reanchor=fields.get("reanchor", False),
+        told=_read_told(fields["model"], arrays["told"]) if "told" in arrays else None,
     )
 
 
@@ -131,6 +149,7 @@ def write_binding(binding: Binding, prompt_digest: str) -> bytes:
         "revision": binding.revision,
         "scale": binding.scale,
         "prompt": prompt_digest,
+        "first_chunk": binding.first_chunk,
     }
     return _pack("binding", fields, walkers=_walkers_to_array(binding.walkers))
 
@@ -147,16 +166,18 @@ def read_binding(data: bytes, prompts: dict[str, Prompt]) -> Binding:
         revision=fields["revision"],
         scale=fields["scale"],
         prompt=prompts[fields["prompt"]],
+        first_chunk=fields.get("first_chunk"),
     )
 
 
 def write_plan(plan: Plan) -> bytes:
-    return _pack("plan", {"segment": plan.segment}, prefix=plan.prefix, keys=plan.keys, boundary=plan.boundary)
+    fields = {"segment": plan.segment, "last": plan.last}
+    return _pack("plan", fields, prefix=plan.prefix, keys=plan.keys, boundary=plan.boundary)
 
 
 def read_plan(data: bytes) -> Plan:
     fields, arrays = _unpack("plan", data)
-    return Plan(fields["segment"], arrays["prefix"], arrays["keys"], arrays["boundary"])
+    return Plan(fields["segment"], arrays["prefix"], arrays["keys"], arrays["boundary"], fields.get("last"))
 
 
 def write_memory(memory: Memory) -> bytes:

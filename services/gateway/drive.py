@@ -9,23 +9,26 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+
+from opentelemetry.context import Context, get_current
 
 from services.gateway import metrics
 from services.gateway.clock import now
 from services.gateway.codec import read_controls
+from services.gateway.endings import Ending, Reason
 from services.gateway.restore import Restored
 from services.gateway.states import State
-from services.gateway.store import Store
+from services.gateway.store import LOST, Store
 from teleworld.runtime.aiokit import Bell, TaskGroup, within
 from teleworld.runtime.dispatcher import Dispatcher, Listener
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
-from teleworld.scheduling.policy import Limits
+from teleworld.scheduling.ordering import Limits, usual_limits
 from teleworld.world.controls import Control
 from teleworld.world.errors import (
+    Conflict,
     Internal,
     NotFound,
+    Overloaded,
     PreconditionFailed,
     StaleEpoch,
     TeleWorldError,
@@ -34,28 +37,13 @@ from teleworld.world.errors import (
 from teleworld.world.work import Prompt
 
 RECENT_CHUNKS = 32
+SAVE_ACKS_SECONDS = 0.5
 _log = logging.getLogger(__name__)
 
 
-class Reason(Enum):
-    """Why a drive, or a stream over it, ended."""
-
-    CLIENT_CLOSED = "client_closed"
-    REACHED_END = "reached_end"
-    DRAINING = "draining"
-    SUPERSEDED = "superseded"
-    DELETED = "deleted"
-    IDLE = "idle"
-    ACK_TIMEOUT = "ack_timeout"
-    ERROR = "error"
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why, and what may be told."""
-
-    reason: Reason
-    message: str = ""
+def limits_of(record: WorldRecord, *, realtime: bool) -> Limits:
+    """How far a world runs ahead. In real time segments open just in time, and `ahead` only bounds what that may ask for."""
+    return usual_limits(record.timeline, realtime=realtime, reanchor=record.reanchor)
 
 
 class Drive:
@@ -79,6 +67,7 @@ class Drive:
         self._dispatcher = dispatcher
         self._restored = restored
         self._lease_seconds = lease_seconds
+        self._segment, self._revision = state.segment, state.revision or 0
         self._recent: OrderedDict[int, Chunk] = OrderedDict()
         self._order = asyncio.Lock()
         self._acks = Bell()
@@ -88,15 +77,25 @@ class Drive:
         self._scheduled: list[tuple[int, int]] = []
         self._prompts: list[tuple[int, Prompt]] = []
         self._reflects: dict[int, float] = {}
+        self._traces: dict[int, Context] = {}
         self._bound_at: dict[int, float] = {}
         self._tasks = TaskGroup(self._crashed)
 
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self, limits: Limits, until: int | None) -> None:
-        """Generate from here on, unless the drive has ended. until: the number of the first chunk that is not wanted."""
+        """Generate from here on, unless the drive has ended. until: the number of the first chunk that is not wanted.
+
+        Raises Overloaded when a real-time world would starve those that run.
+        """
         if self.ending is not None:
             return
+        if limits.realtime:
+            try:
+                self._dispatcher.admit(self.record)
+            except Overloaded:
+                metrics.refused.add(1, {"reason": "capacity"})
+                raise
         listener = Listener(chunk=self._made, bound=self._bound, ended=self.fail)
         world = self.record.world
         self._dispatcher.add(
@@ -106,32 +105,37 @@ class Drive:
             first_segment=self._restored.first_segment,
             next_chunk=self.head,
             done=self._restored.done,
+            first_chunk=self._restored.first_chunk,
+            cuts=self._restored.cuts,
         )
         self._dispatcher.until(world, until)
         self._dispatcher.played(world, self.acked)
         self._tasks.start(self._keep_lease(), name=f"{world}/lease")
         self._tasks.start(self._save_acks(), name=f"{world}/acks")
 
-    def end(self, reason: Reason, message: str = "") -> None:
+    def end(self, reason: Reason, message: str = "", error: TeleWorldError | None = None) -> None:
         """Stop generating. The first reason counts."""
         if self.ending is None:
-            self.ending = Ending(reason, message)
+            self.ending = Ending(reason, message, error)
             self._dispatcher.remove(self.record.world)
             self.changed.ring()
 
     def fail(self, error: TeleWorldError) -> None:
-        """End for the reason that an error of the dispatcher or the store stands for."""
+        """End for the reason that an error of the dispatcher or the store stands for.
+
+        What is missing somewhere may be missing because the store lost it: that is looked up first.
+        """
         match error:
             case StaleEpoch():
                 self.end(Reason.SUPERSEDED)
-            case NotFound():
-                self.end(Reason.DELETED)
+            case NotFound() | PreconditionFailed() | Conflict():
+                self._tasks.start(self._judge(error), name=f"{self.record.world}/judge")
             case Internal():
                 _log.error("a world ended", extra={"world": self.record.world, "error": error.message})
                 self.end(Reason.ERROR, "internal error")
             case _:
                 _log.warning("a world ended", extra={"world": self.record.world, "error": error.message})
-                self.end(Reason.ERROR, error.message)
+                self.end(Reason.ERROR, error.message, error if error.retryable else None)
 
     async def close(self) -> None:
         """End, save what was acknowledged, and give the lease back."""
@@ -184,6 +188,8 @@ class Drive:
                 else:
                     self._scheduled.append((control.sequence, control.chunk))
             await self._store.control(self.record.world, self.epoch, control)
+        if control.chunk is None and self.ending is None:
+            self._dispatcher.heard(self.record.world)
 
     async def prompt(self, prompt: Prompt, sequence: int) -> None:
         """Take a prompt for the segments that are not bound yet, and write it down."""
@@ -217,6 +223,10 @@ class Drive:
             raise PreconditionFailed(f"chunk {index} is beyond the retention horizon")
         return chunk
 
+    def trace_of(self, chunk: int) -> Context | None:
+        """The trace of a chunk of late, for the exemplars of what is measured of it."""
+        return self._traces.get(chunk)
+
     def reflected(self, chunk: int) -> float | None:
         """When the newest live control was received that `chunk` is the first to reflect."""
         return self._reflects.pop(chunk, None)
@@ -228,8 +238,9 @@ class Drive:
         self._bound_at[binding.segment] = now()
         async with self._order:
             await self._store.bind(self.record.world, self.epoch, binding, self.session.controls.waiting())
+        self._segment = max(self._segment, binding.segment)
         first = self.session.number(binding.segment, 2)
-        last = self.session.number(binding.segment, self.session.timeline.last_shown)
+        last = self.session.number(binding.segment, self.session.layout.last_shown(binding.segment))
         for sequence, chunk in [item for item in self._scheduled if item[1] <= last]:
             self._scheduled.remove((sequence, chunk))
             self.on_applied(sequence, max(chunk, first))
@@ -245,14 +256,17 @@ class Drive:
     async def log_memory(self, memory: Memory) -> None:
         """Write a memory revision's clearance."""
         await self._store.memory(self.record.world, self.epoch, memory)
+        self._revision = memory.revision
 
     async def log_chunk(self, chunk: Chunk) -> None:
         """Write a chunk."""
+        self._traces[chunk.index] = get_current()
+        self._traces.pop(chunk.index - RECENT_CHUNKS, None)
         await self._store.put_chunk(self.record.world, self.epoch, chunk)
         if (bound := self._bound_at.get(chunk.segment)) is not None:
-            metrics.chunk_ms.record((now() - bound) * 1e3)
-        if chunk.latent == self.session.timeline.last_shown:
-            self._bound_at.pop(chunk.segment, None)
+            metrics.chunk_seconds.record(now() - bound)
+        for old in [segment for segment in self._bound_at if segment < chunk.segment - 1]:
+            del self._bound_at[old]
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -283,7 +297,7 @@ class Drive:
                 return
 
     async def _save_acks(self) -> None:
-        """Write acknowledgements down, one write at a time, so that many become one."""
+        """Write acknowledgements down, so seldom that many become one: they only say where a new client would begin."""
         while True:
             ring = self._acks.next
             try:
@@ -294,6 +308,26 @@ class Drive:
                 self.fail(error)
                 return
             await ring.wait()
+            await asyncio.sleep(SAVE_ACKS_SECONDS)
+
+    async def _judge(self, error: TeleWorldError) -> None:
+        """End for an error, or for what lies behind it: the world was deleted, or the store has less than it acknowledged."""
+        world = self.record.world
+        try:
+            if await self._store.find(world) is None:
+                self.end(Reason.DELETED)
+                return
+            state = await self._store.state(world)
+        except TeleWorldError as away:
+            self.fail(away)
+            return
+        if state.epoch > self.epoch:
+            self.end(Reason.SUPERSEDED)
+        elif state.head < self.head or state.segment < self._segment or (state.revision or 0) < self._revision:
+            self.fail(Unavailable(LOST))
+        else:
+            _log.warning("a world ended", extra={"world": world, "error": error.message})
+            self.end(Reason.ERROR, error.message)
 
     async def _foreign(self, control: Control) -> None:
         """A control that came by way of another gateway; whoever sent it has its answer already."""

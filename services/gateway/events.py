@@ -49,22 +49,25 @@ class EventHub:
             await self._redis.aclose()
 
     @asynccontextmanager
-    async def listening(self, world: str, listener: Listener) -> AsyncIterator[None]:
-        """Inside, `listener` hears of `world`."""
-        channel = Store.channel(world)
-        self._listeners[channel].append(listener)
+    async def listening(self, world: str, listener: Listener, *, heads: bool = False) -> AsyncIterator[None]:
+        """Inside, `listener` hears of `world`; of each new chunk (`head`) only if it asks for `heads`."""
+        channels = (Store.channel(world), Store.heads(world)) if heads else (Store.channel(world),)
+        for channel in channels:
+            self._listeners[channel].append(listener)
         try:
             if self._pubsub is not None:
                 with suppress(RedisError, OSError):  # `run` notices too, and subscribes anew
-                    await self._pubsub.subscribe(channel)
+                    await self._pubsub.subscribe(*channels)
             yield
         finally:
-            self._listeners[channel].remove(listener)
-            if not self._listeners[channel]:
-                del self._listeners[channel]
+            for channel in channels:
+                self._listeners[channel].remove(listener)
+            if forgotten := [channel for channel in channels if not self._listeners[channel]]:
+                for channel in forgotten:
+                    del self._listeners[channel]
                 if self._pubsub is not None:
                     with suppress(RedisError, OSError):
-                        await self._pubsub.unsubscribe(channel)
+                        await self._pubsub.unsubscribe(*forgotten)
 
     async def _listen(self) -> None:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)

@@ -22,20 +22,21 @@ from teleworld.scheduling.tasks import Pool
 from teleworld.video.h264 import decode_chunk
 from teleworld.world.camera import Lens
 from teleworld.world.errors import InvalidInput, PreconditionFailed
-from teleworld.world.identifiers import check_request_id, new_world_id, world_name
+from teleworld.world.identifiers import check_request_id, new_world_id, tenant_of, world_name
 from teleworld.world.timeline import Timeline
 from teleworld.world.walker import Walker
 from teleworld.world.work import Prompt
 
 
-async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", tenant: str = "") -> View:
+async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "") -> View:
     """A new world that shares the past of `source` up to `chunk`, or the one that an equal request made.
 
     Raises NotFound, InvalidInput for a chunk that is not made, and PreconditionFailed for one beyond what is kept.
     """
     if request_id:
         check_request_id(request_id)
-    store, target = worlds.store, new_world_id()
+    store, tenant = worlds.store, tenant_of(source)
+    target = new_world_id(tenant)
     record, state = await store.record(source), await store.state(source)
     if request_id:
         target = await store.reserve(tenant, request_id, target)
@@ -62,6 +63,8 @@ async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", te
             request_id=request_id,
             tenant=tenant,
             fork=Fork(source, chunk, walker, revision, memory.scale),
+            reanchor=record.reanchor,
+            told=record.told,
         ),
         memory,
         shared,
@@ -81,7 +84,7 @@ async def export(worlds: Worlds, world: str, dynamic_at_chunk: int | None) -> As
                 "dynamic_at_chunk", f"chunk {dynamic_at_chunk} is not made; the next one is {state.head}"
             )
         frame = Timeline.first_frame(dynamic_at_chunk + 1) - 1
-    _, port = worlds.dispatcher.port(Pool.RECONSTRUCTOR)
+    _, port = worlds.roster.fleets.port(Pool.RECONSTRUCTOR)
     async for piece in port.export(world, state.revision, frame, EXPORT_SECONDS):
         yield piece
 
@@ -102,12 +105,11 @@ async def _cut(worlds: Worlds, record: WorldRecord, chunk: int) -> tuple[Walker,
     own = chunk - record.first_chunk
     if own == 0:
         return record.start, record.start_revision, record.prompt, record.picture
-    segment, latent = record.timeline.locate(own)
-    binding = await worlds.store.binding(record.world, segment)
     stored = await worlds.store.chunk(record.world, chunk)
+    binding = await worlds.store.binding(record.world, stored.segment) if stored else None
     if binding is None or stored is None:
         raise PreconditionFailed(f"chunk {chunk} is beyond the retention horizon")
-    walker = binding.walkers[record.timeline.frames_of(latent)[-1]]
+    walker = binding.walkers[record.timeline.frames_of(stored.latent)[-1]]
     picture = await asyncio.to_thread(_last_picture, stored, record.spec.lens)
     return walker, binding.revision, binding.prompt, picture
 

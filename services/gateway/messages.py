@@ -6,7 +6,7 @@ import time
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.gateway.drive import Ending, Reason
+from services.gateway.endings import Ending, Reason
 from services.gateway.states import View
 from teleworld._proto.gateway.v1 import stream_pb2, world_pb2
 from teleworld.rpc.convert.common import write_chain, write_path
@@ -38,6 +38,7 @@ def write_world(view: View) -> world_pb2.World:
         static_points=state.static_points,
         forked_from=world_name(record.fork.source) if record.fork else "",
         forked_at_chunk=record.fork.chunk if record.fork else None,
+        reanchor=record.reanchor,
     )
 
 

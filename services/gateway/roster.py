@@ -1,19 +1,18 @@
-"""Which of the discovered workers are well: each address is watched through gRPC health, and joins the dispatcher while it serves.
-
-A worker joins only with the weights of the mesh, so that every task of a world is computed by the same ones. The mesh's
-weights are those of the setting, or of the first worker seen.
-"""
+"""Which of the discovered workers are well: each address is watched through gRPC health, and joins the fleet of its weights
+while it serves."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from contextlib import aclosing
 
 from services.gateway.discovery import Discovery
+from services.gateway.fleets import Fleet, Fleets
 from teleworld.rpc import health
-from teleworld.rpc.convert.common import ModelDescription
+from teleworld.rpc.tls import TlsFiles
 from teleworld.rpc.workers import (
     DECODER,
     PLANNER,
@@ -24,10 +23,10 @@ from teleworld.rpc.workers import (
     PopulatorClient,
     ReconstructorClient,
 )
-from teleworld.runtime.aiokit import TaskGroup
+from teleworld.runtime.aiokit import Bell, TaskGroup, within
 from teleworld.runtime.dispatcher import Dispatcher
 from teleworld.scheduling.tasks import Pool
-from teleworld.world.errors import TeleWorldError, Unavailable
+from teleworld.world.errors import PreconditionFailed, TeleWorldError, Unavailable
 
 Client = PlannerClient | PopulatorClient | ReconstructorClient | DecoderClient
 
@@ -43,18 +42,28 @@ _log = logging.getLogger(__name__)
 
 
 class Roster:
-    """Joins workers to a dispatcher and takes them away. `digest` pins the weights; empty adopts the first ones seen."""
+    """Joins workers to fleets and takes them away. `digest`: see `Fleets`; `slots`: tasks that a worker is given for each that
+    it does at a time; `make`: a dispatcher for one more fleet.
 
-    def __init__(self, dispatcher: Dispatcher, discovery: Discovery, *, digest: str = "", slots: int = 1) -> None:
-        self._dispatcher = dispatcher
+    tls: what the gateway shows to workers; each must then prove to be of its pool.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Dispatcher],
+        discovery: Discovery,
+        *,
+        digest: str = "",
+        slots: int = 1,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self.fleets = Fleets(make, digest)
         self._discovery = discovery
-        self._digest = digest
         self._slots = slots
-        self._model: ModelDescription | None = None
+        self._tls = tls
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._lost: dict[str, asyncio.Event] = {}
-        self._joined: dict[str, Pool] = {}
-        self._changed = asyncio.Event()
+        self._changed = Bell()
         self._tasks = TaskGroup(self._crashed)
 
     def start(self) -> None:
@@ -70,20 +79,30 @@ class Roster:
         if (event := self._lost.get(worker)) is not None:
             event.set()
 
-    def joined(self, pool: Pool) -> int:
-        """How many workers of a pool are at work."""
-        return sum(joined is pool for joined in self._joined.values())
+    async def newest(self, seconds: float) -> Fleet:
+        """The fleet that new worlds go to, once it has a worker in every pool. Raises Unavailable after `seconds`."""
+        if (fleet := await self._wait(self.fleets.newest, seconds)) is None:
+            raise Unavailable(f"no {', '.join(f'{pool.value}s' for pool in self.fleets.missing())} are ready")
+        return fleet
 
-    async def model(self, seconds: float) -> ModelDescription:
-        """What the mesh computes with, once every pool has a worker. Raises Unavailable after `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                while self._model is None or any(not self.joined(pool) for pool in Pool):
-                    await self._changed.wait()
-        except TimeoutError:
-            away = ", ".join(f"{pool.value}s" for pool in Pool if not self.joined(pool))
-            raise Unavailable(f"no {away} are ready") from None
-        return self._model
+    async def fleet(self, digest: str, seconds: float) -> Fleet:
+        """The fleet with these weights, once it has a worker in every pool.
+
+        Raises PreconditionFailed after `seconds` if the mesh serves other weights alone, Unavailable if it serves none.
+        """
+        if (fleet := await self._wait(lambda: self.fleets.of(digest), seconds)) is None:
+            await self.newest(0.0)
+            raise PreconditionFailed("the world is pinned to weights that this mesh does not have")
+        return fleet
+
+    async def _wait(self, find: Callable[[], Fleet | None], seconds: float) -> Fleet | None:
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            ring = self._changed.next
+            if (fleet := find()) is not None:
+                return fleet
+            if not await within(end - asyncio.get_running_loop().time(), ring):
+                return None
 
     async def _discover(self) -> None:
         async for sighting in self._discovery.sightings():
@@ -100,7 +119,7 @@ class Roster:
         backoff = MIN_BACKOFF_SECONDS
         while True:
             make, service = _CLIENTS[pool]
-            client = make(address)
+            client = make(address, self._tls, pool.value)
             began = asyncio.get_running_loop().time()
             lost = self._lost[address]
             lost.clear()
@@ -126,35 +145,21 @@ class Roster:
         try:
             async with aclosing(health.watch(client.channel, service)) as statuses:
                 async for serving in statuses:
-                    if serving and self._fits(await client.describe(DESCRIBE_SECONDS), client.address):
-                        self._joined[client.address] = pool
-                        self._dispatcher.join(client.address, pool, client, self._slots)
-                        self._ring()
+                    if serving:
+                        model = await client.describe(DESCRIBE_SECONDS)
+                        self._leave(client.address)
+                        self.fleets.join(client.address, pool, client, model, self._slots * model.slots)
+                        self._changed.ring()
                         _log.info("worker joined", extra={"pool": pool.value, "address": client.address})
                     else:
                         self._leave(client.address)
         except TeleWorldError as error:
             _log.debug("worker away", extra={"address": client.address, "reason": error.reason})
 
-    def _fits(self, model: ModelDescription, address: str) -> bool:
-        if not self._joined and not self._digest:
-            self._model = None
-        expected = self._digest or (self._model.weights_digest if self._model else model.weights_digest)
-        if model.weights_digest != expected:
-            _log.error("worker has other weights", extra={"address": address, "weights": model.weights_digest})
-            return False
-        self._model = model
-        return True
-
     def _leave(self, address: str) -> None:
-        if self._joined.pop(address, None) is not None:
-            self._dispatcher.leave(address)
-            self._ring()
+        if self.fleets.leave(address):
+            self._changed.ring()
             _log.warning("worker left", extra={"address": address})
-
-    def _ring(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
 
     def _crashed(self, error: BaseException) -> None:
         _log.error("looking for workers failed", exc_info=error)

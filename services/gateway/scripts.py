@@ -1,7 +1,8 @@
 """The Lua of the store: each script is one atomic step, and each write checks the lease's epoch in the same step.
 
 All scripts take the same keys (see `KEYS`) and answer {status, value, ...}: status 0 is done, `MISSING` no such world,
-`STALE` the epoch is not the lease's (value: the current one).
+`STALE` the epoch is not the lease's (value: the current one), `LOST` what the write follows was acknowledged but is not
+there. A store that fails over without its last writes would otherwise get a log with a hole, and fill it with another past.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 KEYS = ("record", "lease", "state", "bindings", "plans", "memory", "prompts", "prompt_uses", "chunks", "controls")
 """The keys of a world, in the order in which every script gets them."""
 
-DONE, MISSING, STALE, FULL = 0, -1, -2, -3
+DONE, MISSING, STALE, FULL, LOST = 0, -1, -2, -3, -4
 
 _PRELUDE = """
 local record, lease, state, bindings, plans, memory, prompts, uses, chunks, controls = unpack(KEYS)
@@ -26,6 +27,13 @@ _FENCE = (
 if current ~= tonumber(ARGV[1]) then return {-2, current} end
 """
 )
+# What a write brought into being goes when the record does, also if nobody renews the lease any more.
+_EXPIRE = """
+local rest = redis.call('PTTL', record)
+for _, key in ipairs(KEYS) do
+  if rest > 0 and redis.call('PTTL', key) == -1 then redis.call('PEXPIRE', key, rest) end
+end
+"""
 
 # channel, milliseconds
 ACQUIRE = (
@@ -34,6 +42,9 @@ ACQUIRE = (
 local epoch = redis.call('HINCRBY', lease, 'epoch', 1)
 redis.call('HSET', lease, 'until', now_ms() + tonumber(ARGV[2]))
 redis.call('PUBLISH', ARGV[1], 'epoch:' .. epoch)
+"""
+    + _EXPIRE
+    + """
 return {0, epoch}
 """
 )
@@ -63,11 +74,12 @@ BIND = (
     _FENCE
     + """
 local segment, revision, keep = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[8])
+local last = tonumber(redis.call('HGET', state, 'segment') or '-1')
+if segment > last + 1 then return {-4, last} end
 redis.call('HSET', bindings, segment, ARGV[3])
 redis.call('HSETNX', prompts, ARGV[5], ARGV[6])
 redis.call('ZADD', uses, 'GT', segment, ARGV[5])
 redis.call('SET', controls, ARGV[7], 'KEEPTTL')
-local last = tonumber(redis.call('HGET', state, 'segment') or '-1')
 if segment > last then redis.call('HSET', state, 'segment', segment) end
 redis.call('HDEL', bindings, segment - keep)
 redis.call('HDEL', plans, segment - keep)
@@ -76,6 +88,9 @@ for _, digest in ipairs(redis.call('ZRANGEBYSCORE', uses, '-inf', segment - keep
   redis.call('HDEL', prompts, digest)
   redis.call('ZREM', uses, digest)
 end
+"""
+    + _EXPIRE
+    + """
 return {0, 0}
 """
 )
@@ -85,6 +100,9 @@ PLAN = (
     _FENCE
     + """
 redis.call('HSET', plans, ARGV[2], ARGV[3])
+"""
+    + _EXPIRE
+    + """
 return {0, 0}
 """
 )
@@ -95,6 +113,9 @@ MEMORY = (
     + """
 redis.call('HSET', memory, ARGV[2], ARGV[3])
 redis.call('HSET', state, 'revision', ARGV[2], 'static_points', ARGV[4])
+"""
+    + _EXPIRE
+    + """
 return {0, 0}
 """
 )
@@ -103,10 +124,11 @@ return {0, 0}
 CHUNK = (
     _FENCE
     + """
+local before = tonumber(redis.call('HGET', state, 'head') or '0')
+if tonumber(ARGV[2]) > before then return {-4, before} end
 local size = #ARGV[3] - redis.call('HSTRLEN', chunks, ARGV[2])
 redis.call('HSET', chunks, ARGV[2], ARGV[3])
 local bytes = redis.call('HINCRBY', state, 'bytes', size)
-local before = tonumber(redis.call('HGET', state, 'head') or '0')
 local head, oldest = before, tonumber(redis.call('HGET', state, 'oldest') or '0')
 while redis.call('HEXISTS', chunks, head) == 1 do head = head + 1 end
 while oldest < head - 1 and (head - oldest > tonumber(ARGV[4]) or bytes > tonumber(ARGV[5])) do
@@ -116,6 +138,9 @@ while oldest < head - 1 and (head - oldest > tonumber(ARGV[4]) or bytes > tonumb
 end
 redis.call('HSET', state, 'head', head, 'oldest', oldest)
 if head > before then redis.call('PUBLISH', ARGV[6], 'head:' .. head) end
+"""
+    + _EXPIRE
+    + """
 return {0, head}
 """
 )
@@ -136,6 +161,9 @@ CONTROL = (
     + """
 if redis.call('STRLEN', controls) + #ARGV[2] > tonumber(ARGV[3]) then return {-3, 0} end
 redis.call('APPEND', controls, ARGV[2])
+"""
+    + _EXPIRE
+    + """
 return {0, 0}
 """
 )
@@ -147,6 +175,9 @@ PROMPT = (
 redis.call('HSETNX', prompts, ARGV[2], ARGV[3])
 redis.call('ZADD', uses, 'GT', tonumber(redis.call('HGET', state, 'segment') or '-1') + 1, ARGV[2])
 redis.call('HSET', state, 'prompt', ARGV[2], 'prompt_text', ARGV[4])
+"""
+    + _EXPIRE
+    + """
 return {0, 0}
 """
 )

@@ -10,10 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from services.gateway.clock import now
-from services.gateway.drive import Drive, Reason
+from services.gateway.drive import Drive, limits_of
+from services.gateway.endings import Reason
 from services.gateway.playback import Playback
 from teleworld.runtime.aiokit import within
-from teleworld.scheduling.policy import Limits
 from teleworld.world.errors import TeleWorldError
 from teleworld.world.timeline import Timeline
 
@@ -25,7 +25,7 @@ async def walk_alone(worlds: Worlds, world: str, opened: asyncio.Future[Drive]) 
     """Drive `world` until it ends; `opened` gets the drive, or the error that kept it from opening."""
     try:
         async with worlds.driving(world) as drive:
-            drive.start(Limits(drive.record.timeline.chunks_per_segment + 1), None)
+            drive.start(limits_of(drive.record, realtime=True), None)
             opened.set_result(drive)
             await _follow(drive, worlds.settings.solo_idle_seconds)
     except TeleWorldError as error:
@@ -38,9 +38,9 @@ async def _follow(drive: Drive, idle_seconds: float) -> None:
     while drive.ending is None:
         ring = drive.changed.next
         for chunk in range(index, drive.head):
-            playback.sent(chunk, Timeline.chunk_frames(chunk), now())
+            playback.sent(chunk, Timeline.chunk_frames(chunk))
         index = max(index, drive.head)
-        playback.acked(index)
+        playback.acked(index, now())
         drive.ack(index)
         drive.played(playback.played(now()))
         quiet = drive.heard + idle_seconds

@@ -52,7 +52,8 @@ class Log:
 
 @dataclass(frozen=True)
 class Birth:
-    """What a client asks for. seed None is drawn at random; model "" is the mesh's; chain None is t_b."""
+    """What a client asks for. seed None is drawn at random; model "" is the mesh's; chain None is t_b. reanchor: whether a
+    live key may cut a segment short."""
 
     image: bytes
     prompt: str = ""
@@ -61,6 +62,7 @@ class Birth:
     chain: ChainMode | None = None
     request_id: str = ""
     tenant: str = ""
+    reanchor: bool = True
 
 
 @dataclass(frozen=True)

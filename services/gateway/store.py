@@ -16,21 +16,25 @@ from typing import Any
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError
+from redis.driver_info import DriverInfo
+from redis.exceptions import BusyLoadingError, OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.gateway import codec, scripts
+from services.gateway.pipeline import Pipeline
 from services.gateway.states import Log, Retention, State
 from teleworld.runtime.controls import MAX_PENDING
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
 from teleworld.world.controls import Control
 from teleworld.world.errors import InvalidInput, NotFound, StaleEpoch, Unavailable
-from teleworld.world.identifiers import world_name
+from teleworld.world.identifiers import tenant_of, world_name
 from teleworld.world.work import Prompt
 
 PREFIX = "teleworld:gateway"
 ANSWER_SECONDS = 10.0
+LOST = "the store lost writes that it had acknowledged"
+_DRIVER = DriverInfo()
 _AWAY = (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError)
 
 
@@ -51,8 +55,11 @@ class Store:
             socket_connect_timeout=2.0,
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 8),
             retry_on_error=list(_AWAY),
+            # Each new connection would read the package's metadata again, a millisecond on the event loop.
+            driver_info=_DRIVER,
         )
         self.url = url
+        self._pipeline = Pipeline(self.redis, ANSWER_SECONDS, _AWAY)
         self._scripts = {
             name: self.redis.register_script(getattr(scripts, name))
             for name in (
@@ -66,13 +73,19 @@ class Store:
         await self.ask(self.redis.ping())
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, when what is under way is answered."""
+        await self._pipeline.close()
         await self.redis.aclose()
 
     @staticmethod
     def channel(world: str) -> str:
-        """Where what happens to a world is published: `head:N`, `epoch:N`, `deleted:`."""
+        """Where what happens to a world is published: `epoch:N`, `deleted:`, `control:...`."""
         return f"{PREFIX}:events:{{{world}}}"
+
+    @staticmethod
+    def heads(world: str) -> str:
+        """Where each new chunk is published, `head:N`: for spectators, since whoever drives the world knows."""
+        return f"{PREFIX}:heads:{{{world}}}"
 
     # -- worlds -------------------------------------------------------------------------------------------------------
 
@@ -128,19 +141,25 @@ class Store:
             prompt_text=None if text is None else text.decode(),
         )
 
-    async def count(self) -> int:
-        """Worlds in the index."""
-        return int(await self.ask(self.redis.zcard(f"{PREFIX}:worlds")))
+    async def count(self, tenant: str | None = None) -> int:
+        """Worlds in the index: of a tenant, or all."""
+        if tenant is None:
+            return int(await self.ask(self.redis.zcard(f"{PREFIX}:worlds")))
+        return int(await self.ask(self.redis.zlexcount(f"{PREFIX}:worlds", *_range(tenant))))
 
-    async def page(self, after: str, size: int) -> tuple[list[WorldRecord], str]:
-        """Up to `size` records in the order of birth, after the id `after`, and the id to go on from, or none at the end."""
+    async def page(self, tenant: str, after: str, size: int) -> tuple[list[WorldRecord], str]:
+        """Up to `size` records of a tenant in the order of birth, after the id `after`, and the id to go on from, or none."""
         index, found = f"{PREFIX}:worlds", list[WorldRecord]()
+        first, end = _range(tenant)
         while True:
-            low = f"({after}" if after else "-"
-            names = await self.ask(self.redis.zrangebylex(index, low, "+", start=0, num=size + 1))
+            low = f"({after}" if after else first
+            names = await self.ask(self.redis.zrangebylex(index, low, end, start=0, num=size + 1))
             for world in (name.decode() for name in names):
                 if len(found) == size:
                     return found, after
+                if tenant_of(world) != tenant:
+                    after = world
+                    continue
                 data = await self.ask(self.redis.get(self._key(world, "record")))
                 if data is None:
                     await self.ask(self.redis.zrem(index, world))
@@ -149,6 +168,19 @@ class Store:
                 after = world
             if len(names) <= size:
                 return found, ""
+
+    async def sweep(self, size: int = 500) -> int:
+        """Take worlds that are not there any more out of the index; returns how many."""
+        index, after, swept = f"{PREFIX}:worlds", "-", 0
+        while names := await self.ask(self.redis.zrangebylex(index, after, "+", start=0, num=size)):
+            async with self.redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.exists(self._key(name.decode(), "record"))
+                there = await self.ask(pipe.execute())
+            if gone := [name for name, exists in zip(names, there, strict=True) if not exists]:
+                swept += int(await self.ask(self.redis.zrem(index, *gone)))
+            after = f"({names[-1].decode()}"
+        return swept
 
     async def delete(self, record: WorldRecord) -> None:
         """Drop everything of a world, and tell whoever listens."""
@@ -220,7 +252,8 @@ class Store:
         bindings, plans = stored or ([], [])
         known = _prompts(prompts)
         read = [codec.read_binding(data, known) for data in bindings if data is not None]
-        revisions = [str(revision) for binding in read for revision in (binding.revision, binding.revision + 1)]
+        # What a segment adds to the memory may be two revisions after the one that guides it: see re-anchoring.
+        revisions = [str(binding.revision + further) for binding in read for further in range(3)]
         memory = await self.memories(world, sorted({*revisions, str(state.revision or 0)}))
         return Log(
             bindings={binding.segment: binding for binding in read},
@@ -248,8 +281,8 @@ class Store:
     async def put_chunk(self, world: str, epoch: int, chunk: Chunk) -> None:
         """Write a chunk; the oldest ones beyond the retention are dropped."""
         limits, data = self.retention, codec.write_chunk(chunk)
-        channel = self.channel(world)
-        await self._fenced("CHUNK", world, epoch, chunk.index, data, limits.chunks, limits.nbytes, channel)
+        heads = self.heads(world)
+        await self._fenced("CHUNK", world, epoch, chunk.index, data, limits.chunks, limits.nbytes, heads)
 
     async def chunk(self, world: str, index: int) -> Chunk | None:
         """A stored chunk."""
@@ -273,7 +306,7 @@ class Store:
 
     async def _run(self, name: str, world: str, *arguments: Any) -> tuple[int, int]:
         keys = [self._key(world, key) for key in scripts.KEYS]
-        status, value = await self.ask(self._scripts[name](keys=keys, args=arguments))
+        status, value = await self.ask(self._pipeline.run(self._scripts[name], keys, arguments))
         return int(status), int(value)
 
     async def _fenced(self, name: str, world: str, epoch: int, *arguments: Any) -> int:
@@ -285,6 +318,8 @@ class Store:
     def _check(world: str, epoch: int, status: int, value: int) -> None:
         if status == scripts.MISSING:
             raise NotFound(world_name(world))
+        if status == scripts.LOST or (status == scripts.STALE and value < epoch):
+            raise Unavailable(LOST)
         if status == scripts.STALE:
             raise StaleEpoch(world_name(world), epoch, value)
 
@@ -296,8 +331,15 @@ class Store:
                 return await command
         except (*_AWAY, TimeoutError) as error:
             raise Unavailable("the store does not answer") from error
+        except OutOfMemoryError as error:
+            raise Unavailable("the store is full") from error
         except RedisError as error:
             raise Unavailable(f"the store refuses: {type(error).__name__}") from error
+
+
+def _range(tenant: str) -> tuple[str, str]:
+    """Where the ids of a tenant lie in the index. Those of nobody have no dot, and no other id begins with `{tenant}.`."""
+    return (f"[{tenant}.", f"({tenant}/") if tenant else ("-", "+")
 
 
 def _prompts(stored: dict[bytes, bytes]) -> dict[str, Prompt]:

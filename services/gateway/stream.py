@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from services.gateway import metrics
 from services.gateway.clock import now
-from services.gateway.drive import Drive, Ending, Reason
+from services.gateway.drive import Drive, limits_of
+from services.gateway.endings import Ending, Reason
 from services.gateway.messages import (
     write_applied,
     write_attached,
@@ -27,7 +28,6 @@ from services.gateway.worlds import MAX_PROMPT, Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
 from teleworld.rpc.convert.gateway import read_control
 from teleworld.runtime.aiokit import within
-from teleworld.scheduling.policy import Limits
 from teleworld.world.errors import InvalidInput, NotFound, PreconditionFailed, StaleEpoch
 from teleworld.world.identifiers import parse_world_name
 
@@ -78,7 +78,9 @@ class WorldStream:
         self._drive = drive
         self._attach = attach
         self._settings = settings
-        self._rewound = attach.resume_after is not None and attach.resume_after >= drive.head > 0
+        # Chunk 0 hangs on nothing but the record, so a client that has it may keep it.
+        self._stands = max(drive.head, 1)
+        self._rewound = attach.resume_after is not None and attach.resume_after >= self._stands
         self._next = self._first_chunk()
         if attach.until is not None and attach.until < self._next - 1:
             raise InvalidInput("attach.until_chunk", f"chunk {attach.until} is before chunk {self._next}, the next one")
@@ -93,9 +95,7 @@ class WorldStream:
 
     def _first_chunk(self) -> int:
         drive, after = self._drive, self._attach.resume_after
-        first = drive.acked if after is None else min(after + 1, drive.head)
-        if after is not None and drive.head == 0:
-            raise InvalidInput("attach.resume_after_chunk", "the world has no chunk yet")
+        first = drive.acked if after is None else min(after + 1, self._stands)
         if first < drive.oldest:
             raise PreconditionFailed(
                 f"chunk {first} is beyond the retention horizon; the oldest one kept is {drive.oldest}"
@@ -108,14 +108,13 @@ class WorldStream:
         """Everything that is sent to the client."""
         drive, attach = self._drive, self._attach
         drive.on_applied = self._applied
-        ahead = drive.record.timeline.chunks_per_segment
-        limits = Limits(ahead + 1 if attach.realtime else 2 * ahead)
+        limits = limits_of(drive.record, realtime=attach.realtime)
         drive.ack(self._next)
         listening = asyncio.create_task(self._listen(requests))
         try:
             yield Down(attached=write_attached(drive.record, drive.epoch, self._next))
             if self._rewound:
-                yield Down(rewound=stream_pb2.Rewound(to_chunk=drive.head - 1))
+                yield Down(rewound=stream_pb2.Rewound(to_chunk=self._stands - 1))
             await self._settle()
             drive.start(limits, None if attach.until is None else attach.until + 1)
             drive.pause(self._paused)
@@ -127,9 +126,16 @@ class WorldStream:
             await asyncio.gather(listening, return_exceptions=True)
 
     async def _settle(self) -> None:
-        """Wait for a short silence: what the client sent along with its attach counts before the first keys are bound."""
-        latest = now() + MAX_SETTLE_SECONDS
-        while (rest := min(self._heard + SETTLE_SECONDS, latest) - now()) > 0:
+        """Wait for a short silence: what the client sent along with its attach counts before the first keys are bound.
+
+        So does what it says again because it was rewound, for which it is given a little time.
+        """
+        began = now()
+        latest = began + MAX_SETTLE_SECONDS
+        while True:
+            unheard = self._rewound and self._heard < began
+            if (rest := (latest if unheard else min(self._heard + SETTLE_SECONDS, latest)) - now()) <= 0:
+                return
             await within(rest, self._drive.changed.next)
 
     async def _feed(self) -> AsyncGenerator[Down, None]:
@@ -147,6 +153,8 @@ class WorldStream:
                 continue
             if (ending := self._ending(now())) is not None:
                 drive.end(ending.reason)
+                if ending.error is not None:
+                    raise ending.error
                 yield Down(end=write_end(ending, self._next - 1 if self._next else None))
                 return
             if now() - sent >= self._settings.heartbeat_seconds:
@@ -166,9 +174,10 @@ class WorldStream:
         received, moment = self._drive.reflected(chunk.index), now()
         latency = None if received is None else (moment - received) * 1e3
         if latency is not None:
-            metrics.key_to_frame_ms.record(latency)
-        metrics.chunks.add(1)
-        self._playback.sent(chunk.index, chunk.frames, moment)
+            metrics.key_to_frame_seconds.record(latency / 1e3, context=self._drive.trace_of(chunk.index))
+        on_time = not self._playback.dry(moment) if self._attach.realtime and not self._paused else None
+        self._worlds.usage.sent(self._drive.record.world, chunk.frames, on_time)
+        self._playback.sent(chunk.index, chunk.frames)
         self._next += 1
         if self._next - self._acked >= self._attach.credit:
             self._credited = moment
@@ -253,7 +262,7 @@ class WorldStream:
             raise InvalidInput("ack.chunk", f"chunk {chunk} was not sent; the next one is {self._next}")
         if chunk >= self._acked:
             self._acked, self._credited = chunk + 1, now()
-            self._playback.acked(self._acked)
+            self._playback.acked(self._acked, now())
             self._drive.ack(self._acked)
 
     def _pause(self, paused: bool) -> None:
@@ -264,6 +273,6 @@ class WorldStream:
             self._drive.pause(paused)
 
     def _in_order(self, sequence: int, field: str) -> None:
-        if sequence <= self._sequence:
+        if sequence <= self._sequence and not self._rewound:  # then what was said before is said again
             raise InvalidInput(field, f"must grow: {sequence} comes after {self._sequence}")
         self._sequence = sequence

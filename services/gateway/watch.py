@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from services.gateway.clock import now
-from services.gateway.drive import Ending, Reason
+from services.gateway.endings import Ending, Reason
 from services.gateway.messages import write_attached, write_chunk, write_end, write_heartbeat
 from services.gateway.worlds import Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
@@ -38,7 +38,7 @@ class Spectator:
 
     async def messages(self) -> AsyncGenerator[Down, None]:
         """Everything that is sent to the spectator. Raises NotFound, InvalidInput or PreconditionFailed."""
-        async with self._worlds.hub.listening(self._world, self._event):
+        async with self._worlds.hub.listening(self._world, self._event, heads=True):
             record, state = await self._worlds.store.record(self._world), await self._worlds.store.state(self._world)
             self._head = state.head
             if self._after is not None and state.head == 0:

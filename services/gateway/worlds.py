@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from services.gateway.drive import Drive, Reason
+from services.gateway import metrics
+from services.gateway.drive import Drive
+from services.gateway.endings import Guest, Reason
 from services.gateway.events import EventHub
 from services.gateway.journal import DriveJournal
 from services.gateway.restore import first_logged_segment, restore
@@ -21,9 +24,11 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.solo import walk_alone
 from services.gateway.states import Birth, View
 from services.gateway.store import Store
+from services.gateway.usage import Usage
 from teleworld.runtime.aiokit import Bell, TaskGroup
 from teleworld.runtime.dispatcher import Dispatcher
 from teleworld.runtime.records import WorldRecord
+from teleworld.scheduling.policy import Policy
 from teleworld.scheduling.tasks import Pool
 from teleworld.video.pictures import load_picture
 from teleworld.world.controls import Control
@@ -49,23 +54,19 @@ MAX_PROMPT = 4096
 _log = logging.getLogger(__name__)
 
 
-class Guest(Protocol):
-    """Somebody who watches."""
-
-    def end(self, reason: Reason) -> None: ...
-
-
 class Worlds:
     """See the module's text. `start` before use, `close` after."""
 
-    def __init__(self, settings: GatewaySettings, store: Store, make_roster: Callable[[Dispatcher], Roster]) -> None:
+    def __init__(
+        self, settings: GatewaySettings, store: Store, make_roster: Callable[[Callable[[], Dispatcher]], Roster]
+    ) -> None:
         self.settings = settings
         self.store = store
         self.hub = EventHub(settings.redis_url)
         self.drives: dict[str, Drive] = {}
         self.spectators: set[Guest] = set()
-        self.dispatcher = Dispatcher(DriveJournal(self.drives), worker_lost=lambda worker: self.roster.lost(worker))
-        self.roster = make_roster(self.dispatcher)
+        self.usage = Usage()
+        self.roster = make_roster(self._dispatcher)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks = TaskGroup(self._crashed)
         self._detached_tasks: set[asyncio.Task[Any]] = set()
@@ -74,6 +75,15 @@ class Worlds:
         self._opening = 0
         self._draining = False
 
+    def _dispatcher(self) -> Dispatcher:
+        """For the workers of one set of weights."""
+        return Dispatcher(
+            DriveJournal(self.drives),
+            worker_lost=self.roster.lost,
+            spent=self.usage.spent,
+            policy=Policy(utilisation=self.settings.utilisation or math.inf),
+        )
+
     async def start(self) -> None:
         """Connect to the store and look for workers; returns when every pool has one."""
         await self.store.ping()
@@ -81,7 +91,7 @@ class Worlds:
         self.roster.start()
         while True:
             try:
-                await self.roster.model(self.settings.worker_patience_seconds)
+                await self.roster.newest(self.settings.worker_patience_seconds)
                 return
             except Unavailable as error:
                 _log.warning("waiting for workers", extra={"reason": error.message})
@@ -101,7 +111,8 @@ class Worlds:
         self._draining = True
         await asyncio.gather(*(drive.close() for drive in tuple(self.drives.values())))
         await asyncio.gather(*self._detached_tasks, return_exceptions=True)
-        await self.dispatcher.close()
+        for fleet in self.roster.fleets:
+            await fleet.dispatcher.close()
         await self.roster.close()
         await self._tasks.close()
         await self.store.close()
@@ -114,11 +125,11 @@ class Worlds:
             check_request_id(birth.request_id)
         if len(birth.prompt) > MAX_PROMPT:
             raise InvalidInput("prompt", f"at most {MAX_PROMPT} characters, got {len(birth.prompt)}")
-        mesh = await self.roster.model(self.settings.worker_patience_seconds)
+        mesh = (await self.roster.newest(self.settings.worker_patience_seconds)).model
         spec = spec_of(birth.model or mesh.name)
         if spec.name != mesh.name:
             raise InvalidInput("model", f"this mesh serves {mesh.name!r}")
-        world = new_world_id()
+        world = new_world_id(birth.tenant)
         if birth.request_id:
             world = await self.store.reserve(birth.tenant, birth.request_id, world)
             if (known := await self.find(world)) is not None:
@@ -136,6 +147,8 @@ class Worlds:
             created=time.time(),
             request_id=birth.request_id,
             tenant=birth.tenant,
+            reanchor=birth.reanchor,
+            told=mesh.spec,
         )
         await self.store.create(record)
         return await self.view(world)
@@ -152,11 +165,12 @@ class Worlds:
     async def admit_world(self) -> None:
         """Raise Overloaded when the store holds as many worlds as it may."""
         if await self.store.count() >= self.settings.max_worlds:
+            metrics.refused.add(1, {"reason": "worlds"})
             raise Overloaded(f"there are {self.settings.max_worlds} worlds; delete some first", 60.0)
 
-    async def page(self, after: str, size: int) -> tuple[list[View], str]:
-        """Up to `size` worlds after the id `after`, oldest first, and the id to go on from."""
-        records, token = await self.store.page(after, size)
+    async def page(self, tenant: str, after: str, size: int) -> tuple[list[View], str]:
+        """Up to `size` worlds of a tenant after the id `after`, oldest first, and the id to go on from."""
+        records, token = await self.store.page(tenant, after, size)
         return [View(record, await self.store.state(record.world)) for record in records], token
 
     async def delete(self, world: str) -> None:
@@ -173,14 +187,15 @@ class Worlds:
 
     async def embed(self, text: str, weights: str) -> Prompt:
         """A prompt as the model reads it."""
-        return await self.ask(Pool.PLANNER, lambda port: port.embed(EmbedRequest(weights, text), CALL_SECONDS))
+        question = EmbedRequest(weights, text)
+        return await self.ask(Pool.PLANNER, lambda port: port.embed(question, CALL_SECONDS), weights)
 
-    async def ask(self, pool: Pool, call: Callable[[Any], Awaitable[T]]) -> T:
-        """What some worker of a pool answers; another one is asked if it is away or busy."""
+    async def ask(self, pool: Pool, call: Callable[[Any], Awaitable[T]], weights: str = "") -> T:
+        """What some worker of a pool, with these weights or any, answers; another one is asked if it is away or busy."""
         tried: dict[str, Exception] = {}
         while True:
             try:
-                worker, port = self.dispatcher.port(pool, tried)
+                worker, port = self.roster.fleets.port(pool, tried, weights)
             except Unavailable:
                 if tried:
                     raise list(tried.values())[-1] from None
@@ -212,6 +227,7 @@ class Worlds:
         if self._draining:
             raise Unavailable("the gateway is shutting down")
         if len(self.spectators) >= self.settings.max_spectators:
+            metrics.refused.add(1, {"reason": "spectators"})
             raise Overloaded(f"{len(self.spectators)} spectators are watching", 5.0)
         self.spectators.add(guest)
         try:
@@ -249,6 +265,7 @@ class Worlds:
             raise Unavailable("the gateway is shutting down")
         busy = sum(other != world for other in self.drives) + self._opening
         if busy >= self.settings.max_streams:
+            metrics.refused.add(1, {"reason": "streams"})
             raise Overloaded(f"{busy} worlds are being driven; at most {self.settings.max_streams}", 5.0)
         self._opening += 1
         try:
@@ -263,9 +280,7 @@ class Worlds:
 
     async def _take_over(self, world: str) -> Drive:
         record = await self.store.record(world)
-        mesh = await self.roster.model(self.settings.worker_patience_seconds)
-        if record.weights != mesh.weights_digest:
-            raise PreconditionFailed("the world is pinned to weights that this mesh does not have")
+        fleet = await self.roster.fleet(record.weights, self.settings.worker_patience_seconds)
         if (old := self.drives.get(world)) is not None:
             old.end(Reason.SUPERSEDED)
             with suppress(StaleEpoch):
@@ -274,13 +289,16 @@ class Worlds:
         epoch = await self.store.acquire(world, seconds)
         try:
             state = await self.store.state(world)
-            log = await self.store.log(world, state, first_logged_segment(record, state))
-            restored = restore(record, epoch, state, log)
+            last = await self.store.chunk(world, state.head - 1) if state.head else None
+            if last is None and state.head > record.first_chunk + 1:
+                raise PreconditionFailed("the last chunk of the world is not kept any more")
+            log = await self.store.log(world, state, first_logged_segment(record, last))
+            restored = restore(record, epoch, last, log)
         except BaseException:
             with suppress(TeleWorldError):
                 await self.store.release(world, epoch)
             raise
-        drive = self.drives[world] = Drive(self.store, self.dispatcher, record, state, restored, seconds)
+        drive = self.drives[world] = Drive(self.store, fleet.dispatcher, record, state, restored, seconds)
         return drive
 
     async def _close(self, opening: asyncio.Future[Drive], stack: AsyncExitStack) -> None:
@@ -293,6 +311,7 @@ class Worlds:
         await drive.close()
         if self.drives.get(drive.record.world) is drive:
             del self.drives[drive.record.world]
+            self.usage.close(drive.record.world)
         self.let_go.ring()
 
     # -- inside -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import grpc
@@ -31,6 +32,7 @@ class PlannerCore(Protocol):
     def embed(self, request: EmbedRequest) -> Prompt: ...
     def encode(self, request: EncodeRequest) -> EncodeResult: ...
     def plan(self, request: PlanRequest) -> LatentsResult: ...
+    def plan_many(self, requests: Sequence[PlanRequest]) -> Sequence[LatentsResult]: ...
     def bridge(self, request: BridgeRequest) -> BridgeResult: ...
 
 
@@ -56,6 +58,14 @@ class PlannerServicer(planner_pb2_grpc.PlannerServiceServicer):
     async def Plan(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.PlanResponse:
         return await self._desk.task(
             request, convert.read_plan_request, lambda core, task: core.plan(task), convert.write_plan_response
+        )
+
+    async def PlanMany(self, request: pb.PlanManyRequest, context: grpc.aio.ServicerContext) -> pb.PlanManyResponse:
+        return await self._desk.tasks(
+            request,
+            convert.read_plan_many_request,
+            lambda core, tasks: core.plan_many(tasks),
+            convert.write_plan_many_response,
         )
 
     async def Bridge(self, request: pb.BridgeRequest, context: grpc.aio.ServicerContext) -> pb.BridgeResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import grpc
@@ -20,6 +21,7 @@ class PopulatorCore(Protocol):
     """What computes; called on one thread."""
 
     def populate(self, request: PopulateRequest) -> LatentsResult: ...
+    def populate_many(self, requests: Sequence[PopulateRequest]) -> Sequence[LatentsResult]: ...
 
 
 class PopulatorServicer(populator_pb2_grpc.PopulatorServiceServicer):
@@ -34,6 +36,16 @@ class PopulatorServicer(populator_pb2_grpc.PopulatorServiceServicer):
             convert.read_populate_request,
             lambda core, task: core.populate(task),
             convert.write_populate_response,
+        )
+
+    async def PopulateMany(
+        self, request: pb.PopulateManyRequest, context: grpc.aio.ServicerContext
+    ) -> pb.PopulateManyResponse:
+        return await self._desk.tasks(
+            request,
+            convert.read_populate_many_request,
+            lambda core, tasks: core.populate_many(tasks),
+            convert.write_populate_many_response,
         )
 
     async def DescribeModel(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.common import sizes
 from services.common.loading import open_model
 from services.common.process import main
 from services.reconstructor.servicer import ReconstructorCore, register
@@ -18,7 +19,9 @@ def load(settings: ReconstructorSettings) -> tuple[ModelDescription, Reconstruct
 
     description, model = open_model(settings, "geometry", "vae")
     rehearse(model)
-    return description, Reconstructor(model, Memory(RedisMemoryStore.from_url(settings.redis_url)))
+    memory = Memory(RedisMemoryStore.from_url(settings.redis_url, ttl_s=settings.memory_ttl_seconds))
+    sizes.memory.track(memory, lambda kept: kept.held)
+    return description, Reconstructor(model, memory)
 
 
 if __name__ == "__main__":

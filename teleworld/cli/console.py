@@ -74,4 +74,3 @@ class _Plain:
             self._last = now
             amount = f" {done:g}/{self._total:g}" if self._total is not None else ""
             self._screen.say(f"{self._what}{amount} {note}".rstrip())
-

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -11,15 +13,18 @@ from typing import Any
 
 from teleworld.cli import walks
 from teleworld.cli.console import Advance, Screen
+from teleworld.cli.located import settle_model
 from teleworld.cli.mesh import LocalMesh, MeshConfig
 from teleworld.cli.player import MARGIN
-from teleworld.cli.report import Leg, Shot, Subject, make_report, summary, write_report
+from teleworld.cli.report import Leg, Shot, Subject, check_target, make_report, summary, write_report
 from teleworld.client import Pace, Patience, WorldClient
 from teleworld.video.mp4 import Mp4Writer
 from teleworld.world.controls import Control, Hold, Keys, keys_per_frame, parse_script, schedule
 from teleworld.world.errors import InvalidInput
-from teleworld.world.spec import WorldSpec, spec_of
+from teleworld.world.spec import WorldSpec
 from teleworld.world.timeline import PIXEL_FRAMES_PER_LATENT, ChainMode
+
+KEY_VARIABLE, AUTHORITY_VARIABLE = "TELEWORLD_API_KEY", "TELEWORLD_TLS_AUTHORITY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,14 +38,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, metavar="S", help="length of the walk; default: that of the script")
     parser.add_argument("--prompt", default="", help="what the world should be like")
     parser.add_argument("--seed", type=int, help="of the noise, 0 or more; default: drawn at random")
-    parser.add_argument("--model", default="nano", help="name of the model (default: nano)")
+    parser.add_argument("--model", default="nano", help="name of the model, or its folder (default: nano)")
     parser.add_argument("--chain", choices=[mode.value for mode in ChainMode], help="how segments chain (default: t_b)")
     parser.add_argument(
         "--pace", choices=[pace.value for pace in Pace], default=Pace.MAX.value, help="as a player would, or flat out"
     )
     parser.add_argument("--live-keys", metavar="SCRIPT", help="a last leg whose keys are pressed while it plays")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--gateway", metavar="HOST:PORT", help="a running mesh; default: a private one on this machine")
+    where.add_argument(
+        "--gateway",
+        metavar="HOST:PORT",
+        help="a running mesh; default: a private one on this machine. "
+        f"{KEY_VARIABLE} holds its key or token, {AUTHORITY_VARIABLE} names the PEM file that its TLS is checked with",
+    )
     where.add_argument("--in-process", action="store_true", help="no services: the engine inside this process")
     parser.add_argument("--populators", type=int, default=2, metavar="N", help="of the private mesh (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a worker's operation (default: 1)")
@@ -53,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 async def run(options: argparse.Namespace, screen: Screen) -> None:
     """Make the video and the report. Raises InvalidInput before anything is started where it can."""
-    spec = spec_of(options.model)
+    spec = settle_model(options)
     image = _read(options.image)
     controls, chunks = script_to_controls(options.keys, spec, options.seconds)
     live = parse_live(options.live_keys)
@@ -62,8 +72,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> None:
         raise InvalidInput("seed", "must be 0 or more, and below 2^63")
     if options.in_process and (live or options.pace == Pace.REALTIME.value):
         raise InvalidInput("in-process", "live keys and real time need a mesh; leave out --in-process")
-    _check_target("out", options.out)
-    _check_target("report", options.report)
+    check_target("out", options.out)
+    check_target("report", options.report)
     chain = ChainMode(options.chain) if options.chain else ChainMode.T_B
     job = _Job(screen, spec, image, options.prompt, seed, chain, controls, chunks, live, Pace(options.pace))
     with Mp4Writer(options.out, *spec.output_size, spec.fps) as video:
@@ -111,11 +121,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidInput("image", f"{path} cannot be read: {error.strerror}") from error
-
-
-def _check_target(field: str, path: Path | None) -> None:
-    if path is not None and not path.parent.is_dir():
-        raise InvalidInput(field, f"{path.parent} is not a folder")
 
 
 class _Job:
@@ -177,6 +182,7 @@ class _Job:
             threads=options.threads,
             logs=options.logs,
             checkpoint=options.checkpoint,
+            batch=1,  # there is one world, and trying batches would delay it
         )
         mesh = LocalMesh(config, self.screen.say)
         self.screen.say(f"starting a local mesh; its logs are in {mesh.logs}")
@@ -185,7 +191,13 @@ class _Job:
             self.screen.say("draining the mesh")
 
     async def _walk(self, gateway: str, patience: float) -> None:
-        async with WorldClient(gateway, patience=Patience(total_s=patience)) as client:
+        authority = os.environ.get(AUTHORITY_VARIABLE) or None
+        async with WorldClient(
+            gateway,
+            patience=Patience(total_s=patience),
+            token=os.environ.get(KEY_VARIABLE, ""),
+            authority=None if authority is None else await asyncio.to_thread(Path(authority).read_bytes),
+        ) as client:
             self.scheduled.started = time.monotonic()
             world = await client.create_world(
                 self.image, prompt=self.prompt, seed=self.seed, model=self.spec.name, chain=self.chain

@@ -35,9 +35,15 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "up": "run a mesh on this machine until ctrl-C",
     "generate": "walk through a world made from one picture, into a video file",
+    "key": "make an API key for a tenant",
+    "simulate": "how a mesh would do: the live scheduler on simulated devices",
     "record": "record training data from the game engine",
+    "curate": "filter and annotate videos or recordings for training",
     "train": "train one of the networks",
     "models": "list the models, their networks and their checkpoints",
+    "checkpoint": "say what a weights file is, or convert a public one",
+    "plan": "what a model needs of GPU memory, and whether it fits",
+    "triton": "prepare decoding by a Triton Inference Server",
 }
 
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from teleworld.cli.placement import SERVICES, WorkerProcess, computing, emulated
 from teleworld.cli.process import ServiceProcess
+from teleworld.scheduling.costs import load_table, table_of
 from teleworld.world.errors import DeadlineExceeded, InvalidInput, PreconditionFailed, Unavailable
+from teleworld.world.spec import is_emulated
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_S = 180.0
 DRAIN_S = 15.0
 Result = TypeVar("Result")
-WORKERS = ("planner", "populator", "reconstructor", "decoder")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class MeshConfig:
 
     redis_url: of a Redis that runs already; None starts an embedded one. threads: of an operation, in each worker.
     port: of the gateway; 0 chooses a free one. logs: a folder for one log file a process; None makes a temporary one.
-    checkpoint: folder that holds a folder of weights for each model; None for the shipped ones.
+    checkpoint: folder that holds a folder of weights for each model; None for the shipped ones. cost_table, setup: of an
+    emulated model, the table's name or path and which of its sets of devices; None for the default ones. The set-up says
+    how many populators there are. batch: tasks of several worlds that a worker may be given in one call; None leaves that to
+    the environment.
     """
 
     model: str = "nano"
@@ -42,12 +47,17 @@ class MeshConfig:
     port: int = 0
     logs: Path | None = None
     checkpoint: Path | None = None
+    cost_table: str | None = None
+    setup: str | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         if self.populators < 1:
             raise InvalidInput("populators", "at least one is needed")
         if not 0 <= self.port <= 65535:
             raise InvalidInput("port", "must lie between 0 and 65535")
+        if not is_emulated(self.model) and (self.cost_table or self.setup):
+            raise InvalidInput("setup", f"{self.model} is not an emulated model")
 
 
 class LocalMesh:
@@ -71,7 +81,9 @@ class LocalMesh:
                 await self._start()
         except TimeoutError:
             await self._stop()
-            raise DeadlineExceeded(f"the mesh did not serve within {START_S:.0f} s; its logs are in {self.logs}") from None
+            raise DeadlineExceeded(
+                f"the mesh did not serve within {START_S:.0f} s; its logs are in {self.logs}"
+            ) from None
         except BaseException:
             await self._stop()
             raise
@@ -95,11 +107,9 @@ class LocalMesh:
 
     async def _start(self) -> None:
         redis = self.config.redis_url or await self._start_redis()
-        groups: dict[str, list[ServiceProcess]] = {}
-        for service in WORKERS:
-            count = self.config.populators if service == "populator" else 1
-            names = [service] if count == 1 else [f"{service}-{number}" for number in range(1, count + 1)]
-            groups[service] = [self._launch_worker(name, service, redis) for name in names]
+        groups: dict[str, list[ServiceProcess]] = {service: [] for service in SERVICES}
+        for worker in self._placed():
+            groups[worker.service].append(self._launch_worker(worker, redis))
         workers = [worker for group in groups.values() for worker in group]
         await asyncio.gather(*(worker.listening() for worker in workers))
         addresses = {
@@ -123,7 +133,14 @@ class LocalMesh:
         await self._served(redis)
         return redis.address
 
-    def _launch_worker(self, name: str, service: str, redis: str) -> ServiceProcess:
+    def _placed(self) -> list[WorkerProcess]:
+        config = self.config
+        if not is_emulated(config.model):
+            return computing(config.populators)
+        table = table_of(config.model) if config.cost_table is None else load_table(config.cost_table)
+        return emulated(table, config.setup, self.logs)
+
+    def _launch_worker(self, worker: WorkerProcess, redis: str) -> ServiceProcess:
         variables = {
             "TELEWORLD_MODEL": self.config.model,
             "TELEWORLD_THREADS": str(self.config.threads),
@@ -133,7 +150,12 @@ class LocalMesh:
         }
         if self.config.checkpoint is not None:
             variables["TELEWORLD_CHECKPOINT"] = str(self.config.checkpoint.resolve())
-        return self._launch(name, f"services.{service}", "TELEWORLD_PORT", **variables)
+        if self.config.cost_table is not None:
+            variables["TELEWORLD_EMULATED_TABLE"] = self.config.cost_table
+        if self.config.batch is not None:
+            variables["TELEWORLD_BATCH"] = str(self.config.batch)
+        variables |= worker.variables
+        return self._launch(worker.name, f"services.{worker.service}", "TELEWORLD_PORT", **variables)
 
     def _launch(self, name: str, module: str, port_variable: str | None, **variables: str) -> ServiceProcess:
         log = self.logs / f"{name}.log"

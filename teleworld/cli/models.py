@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from teleworld.cli.console import Screen
 from teleworld.world.errors import CheckpointError
-from teleworld.world.spec import SPECS
+from teleworld.world.spec import SPECS, is_emulated
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
     from teleworld.generation.model import SHIPPED
 
     root = options.checkpoint or SHIPPED
+    rows = shipped_networks(root) + public_networks()
     worlds = [
         (
             spec.name,
@@ -43,10 +44,10 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
             " x ".join(map(str, spec.latent_shape)),
         )
         for spec in SPECS.values()
+        if not is_emulated(spec.name)
     ]
     screen.table("worlds", worlds, ("model", "pixels", "frames/s", "latents a segment", "latent"))
     screen.say("")
-    rows = [row for name in SPECS for row in shipped_networks(name, root)] + list(public_networks())
     table = [
         (
             row.model,
@@ -60,34 +61,54 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
     screen.table("networks", table, ("model", "network", "parameters", "checkpoint", "sha256"))
 
 
-def shipped_networks(model: str, root: Path) -> list[NetworkRow]:
-    """The networks of `model`, counted from the checkpoints below `root`. Raises CheckpointError if one is missing."""
-    from teleworld.generation.model import NETWORKS
-    from teleworld.models.checkpoint import load_safetensors, resolve_checkpoint
+def shipped_networks(root: Path) -> list[NetworkRow]:
+    """The networks of every model folder below `root`, counted from their headers. Raises CheckpointError if there is none, or
+    if one lacks a network or describes itself wrongly."""
+    from teleworld.generation.model_folder import DESCRIPTION, NETWORKS, ModelFolder
+    from teleworld.models.conversion import look
 
-    if not (root / model).is_dir():
-        raise CheckpointError("checkpoint", f"{root / model} is not a folder")
+    if not root.is_dir():
+        raise CheckpointError("checkpoint", f"{root} is not a folder")
+    folders = [
+        ModelFolder(path)
+        for path in sorted(root.iterdir())
+        if path.is_dir() and (path.name in SPECS or (path / DESCRIPTION).is_file())
+    ]
+    if not folders:
+        raise CheckpointError(
+            "checkpoint", f"{root} holds no model folder: {', '.join(SPECS)}, or one with {DESCRIPTION}"
+        )
     rows = []
-    for network in NETWORKS:
-        file = resolve_checkpoint(root / model, f"{network}.safetensors")
-        tensors, _ = load_safetensors(file)
-        parameters = sum(tensor.numel() for tensor in tensors.values())
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        rows.append(NetworkRow(model, network, parameters, file.stat().st_size, digest))
+    for folder in folders:
+        learned = folder.spec.name
+        for network in NETWORKS:
+            file = folder.file(network)
+            content = look(file)
+            with open(file, "rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            rows.append(NetworkRow(learned, network, content.parameters, content.nbytes, digest))
     return rows
 
 
 def public_networks() -> list[NetworkRow]:
-    """The Wan2.1 configurations, for checkpoints that the user brings; built without memory, to count them."""
+    """The public configurations, for checkpoints that the user brings; built without memory, to count them."""
     import torch
 
-    from teleworld.models import dit
+    from teleworld.models import dit, stream_vae
+    from teleworld.models.stream_vae.tiny import TinyStreamVAE
 
-    configs: dict[str, Any] = {name: value for name, value in vars(dit).items() if name.startswith("WAN_")}
+    builders: list[tuple[str, str, Callable[[], torch.nn.Module]]] = [
+        ("wan 1.3B", "dit", lambda: dit.DiT(dit.WAN_1_3B)),
+        ("wan 14B", "dit", lambda: dit.DiT(dit.WAN_14B)),
+        ("wan 14B I2V", "dit", lambda: dit.DiT(dit.WAN_14B_I2V)),
+        ("wan 18B", "dit", lambda: dit.DiT(dit.WAN_18B)),
+        ("wan 2.1", "vae", lambda: stream_vae.WanStreamVAE(stream_vae.WAN21_VAE)),
+        ("wan 2.2", "vae", lambda: stream_vae.WanStreamVAE(stream_vae.WAN22_VAE)),
+        ("taew2_1", "vae", TinyStreamVAE),
+    ]
     rows = []
-    for name, config in configs.items():
+    for model, network, build in builders:
         with torch.device("meta"):
-            network = dit.DiT(config)
-        size = name.removeprefix("WAN_").replace("_", ".")
-        rows.append(NetworkRow(f"wan {size}", "dit", sum(p.numel() for p in network.parameters())))
+            built = build()
+        rows.append(NetworkRow(model, network, sum(p.numel() for p in built.parameters())))
     return rows

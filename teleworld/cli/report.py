@@ -17,10 +17,13 @@ from typing import Any, Protocol
 
 from teleworld.cli.player import Player, sustained_fps
 from teleworld.world.camera import CameraPath
+from teleworld.world.errors import InvalidInput
 
 CHUNK_STAGES = ("decode", "super_resolution", "encode")
 SEGMENT_STAGES = ("plan", "populate", "render_guidance", "reconstruct")
 OTHER_STAGES = ("encode_picture", "encode_guidance", "bridge")
+# In place of decode and super_resolution where a Triton server does both.
+REMOTE_STAGES = ("triton",)
 
 
 class Shot(Protocol):
@@ -167,16 +170,16 @@ def _stages(shots: Sequence[Shot]) -> dict[str, dict[str, float | None]]:
     A segment's chunks tell what it took until then, so the largest figure is the segment's.
     """
     result = {}
-    for stage in (*SEGMENT_STAGES, *CHUNK_STAGES, *OTHER_STAGES):
+    for stage in (*SEGMENT_STAGES, *CHUNK_STAGES, *OTHER_STAGES, *REMOTE_STAGES):
         told = [(shot.segment, shot.stage_ms[stage]) for shot in shots if stage in shot.stage_ms]
-        if stage in CHUNK_STAGES:
+        if stage in CHUNK_STAGES + REMOTE_STAGES:
             values = [milliseconds for _, milliseconds in told]
         else:
             segments: dict[int, float] = {}
             for segment, milliseconds in told:
                 segments[segment] = max(milliseconds, segments.get(segment, 0.0))
             values = list(segments.values())
-        if values or stage not in OTHER_STAGES:
+        if values or stage not in OTHER_STAGES + REMOTE_STAGES:
             result[stage] = _spread(values)
     return result
 
@@ -202,3 +205,9 @@ def _rounded(value: float | None) -> float | None:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def check_target(field: str, path: Path | None) -> None:
+    """Raises InvalidInput(`field`) for a file to be written whose folder is not there."""
+    if path is not None and not path.parent.is_dir():
+        raise InvalidInput(field, f"{path.parent} is not a folder")

@@ -8,14 +8,18 @@ from pathlib import Path
 from teleworld.cli.console import Screen
 from teleworld.world.spec import spec_of
 
-NETWORKS = ("vae", "dit", "geometry", "vsr")
+NETWORKS = ("vae", "dit", "dmd", "geometry", "vsr")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `teleworld train`."""
-    parser.add_argument("network", choices=NETWORKS, help="vsr is the video super-resolution")
+    parser.add_argument(
+        "network", choices=NETWORKS, help="dmd distils dit to few steps; vsr is the video super-resolution"
+    )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `teleworld record` wrote")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="resumable state (default: runs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="resumable state (default: runs)"
+    )
     parser.add_argument("--export", type=Path, default=Path("checkpoints"), metavar="DIR", help="default: checkpoints")
     parser.add_argument("--minutes", type=float, default=90.0, metavar="M", help="over all resumptions (default: 90)")
     parser.add_argument("--model", default="nano", help="name of the model (default: nano)")

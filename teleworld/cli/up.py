@@ -8,6 +8,7 @@ import contextlib
 from pathlib import Path
 
 from teleworld.cli.console import Screen
+from teleworld.cli.located import settle_model
 from teleworld.cli.mesh import LocalMesh, MeshConfig
 
 
@@ -18,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--redis", metavar="URL", help="a Redis that runs already; default: an embedded one")
     parser.add_argument("--populators", type=int, default=2, metavar="N", help="how many (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a worker's operation (default: 1)")
-    parser.add_argument("--model", default="nano", help="name of the model (default: nano)")
+    parser.add_argument("--model", default="nano", help="name of the model, or its folder (default: nano)")
+    parser.add_argument("--cost-table", metavar="NAME", help="of an emulated model; default: the one that holds for it")
+    parser.add_argument(
+        "--setup", metavar="NAME", help="the devices of an emulated model; default: its table's first set"
+    )
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights; default: the shipped ones")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="one log file a process; default: a temporary folder")
 
@@ -28,6 +33,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> None:
 
     Raises Unavailable when a process cannot be kept alive.
     """
+    settle_model(options)
     config = MeshConfig(
         model=options.model,
         populators=options.populators,
@@ -37,6 +43,8 @@ async def run(options: argparse.Namespace, screen: Screen) -> None:
         port=options.port,
         logs=options.logs,
         checkpoint=options.checkpoint,
+        cost_table=options.cost_table,
+        setup=options.setup,
     )
     mesh = LocalMesh(config, screen.say)
     screen.say(f"starting the mesh; its logs are in {mesh.logs}")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from teleworld.cli.player import Player
 from teleworld.cli.report import Leg, Shot, Subject
 from teleworld.client import Chunk, Pace, Walk, WorldClient
+from teleworld.runtime.heap import keep_memory
 from teleworld.runtime.records import WorldRecord
 from teleworld.world.controls import Control, Hold
 from teleworld.world.errors import DeadlineExceeded
@@ -125,6 +126,7 @@ def numeric_threads(threads: int) -> Iterator[None]:
     """Limit the numerical libraries, which read these when they are first imported, to so many threads an operation."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
     os.environ |= dict.fromkeys(names, str(threads))
+    keep_memory()
     import torch
 
     before = torch.get_num_threads()

@@ -14,6 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, TypeVar
 
+import grpc
 from google.protobuf.message import Message
 
 from teleworld._proto.gateway.v1 import world_service_pb2 as pb
@@ -30,20 +31,39 @@ from teleworld.world.timeline import ChainMode
 
 SERVICE = "teleworld.gateway.v1.WorldService"
 EXPORT_TIMEOUT_S = 300.0
+# A gateway that stands still says nothing: people should not look at a frozen picture for as long as a service may wait.
+_NOTICE_SILENCE = (
+    ("grpc.keepalive_time_ms", 6_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+)
 Result = TypeVar("Result")
 
 
 class WorldClient:
-    """A client of the gateway at `address` (`host:port`, or any gRPC target).
+    """A client of the gateway at `address`: `host:port`, or any gRPC target, such as `ipv4:host:port,host:port` for replicas.
 
-    timeout_s: of each attempt of a call. Use as `async with WorldClient(...) as client`, or call `close`.
+    timeout_s: of each attempt of a call. token: an API key, a token of the identity provider, or one for a world. authority:
+    PEM bytes of the authority that signed the gateway's certificate, or True for those that the system trusts; None speaks
+    plaintext. Use as `async with WorldClient(...) as client`, or call `close`.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 30.0, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = 30.0,
+        patience: Patience | None = None,
+        token: str = "",
+        authority: bytes | bool | None = None,
+    ) -> None:
         self.address = address
         self._timeout = timeout_s
         self._patience = patience or Patience()
-        self._channel = open_channel(address)
+        credentials = grpc.ssl_channel_credentials(authority if isinstance(authority, bytes) else None)
+        self._channel = open_channel(
+            address, _NOTICE_SILENCE, credentials=credentials if authority else None, token=token
+        )
         self._stub = world_service_pb2_grpc.WorldServiceStub(self._channel)
 
     async def __aenter__(self) -> WorldClient:
@@ -65,14 +85,21 @@ class WorldClient:
         model: str = "",
         chain: ChainMode | None = None,
         request_id: str = "",
+        reanchor: bool | None = None,
     ) -> World:
         """A world that starts from a PNG or JPEG picture.
 
         seed: drawn by the server if None. model: the server's own if empty. chain: the server's default, t_b, if None.
+        reanchor: whether a live key may end a segment early to be seen sooner; the server's default, yes, if None.
         An equal `request_id` answers the world that was made before. Raises InvalidInput naming the field.
         """
         message = pb.CreateWorldRequest(
-            image=image, prompt=prompt, seed=seed, model=model, request_id=request_id or token_hex(16)
+            image=image,
+            prompt=prompt,
+            seed=seed,
+            model=model,
+            request_id=request_id or token_hex(16),
+            reanchor=reanchor,
         )
         if chain is not None:
             message.chain_mode = write_chain(chain)
@@ -124,9 +151,7 @@ class WorldClient:
         async for response in calls.server_stream(method, span, message, EXPORT_TIMEOUT_S):
             yield response.ply
 
-    async def save_memory(
-        self, name: str, path: str | os.PathLike[str], *, dynamic_at_chunk: int | None = None
-    ) -> int:
+    async def save_memory(self, name: str, path: str | os.PathLike[str], *, dynamic_at_chunk: int | None = None) -> int:
         """Write `export_memory` to a file, which appears when it is complete. Returns its size in bytes."""
         target, size = Path(path), 0
         descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")

@@ -52,7 +52,8 @@ class World:
     """A generated world. Model, weights, seed and chain mode are pinned at its birth.
 
     name: `worlds/{id}`. fps: native frames a second. width, height: of the video, in pixels. chunks: generated so far.
-    forked_from: name of the source of a fork, else empty; forked_at_chunk: the last chunk that both share.
+    forked_from: name of the source of a fork, else empty; forked_at_chunk: the last chunk that both share. reanchor: whether
+    a live key may end a segment early.
     """
 
     name: str
@@ -71,6 +72,7 @@ class World:
     static_points: int
     forked_from: str
     forked_at_chunk: int | None
+    reanchor: bool
 
 
 @dataclass(frozen=True)

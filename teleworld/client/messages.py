@@ -68,6 +68,7 @@ def read_world(message: world_pb2.World) -> World:
         static_points=message.static_points,
         forked_from=message.forked_from,
         forked_at_chunk=message.forked_at_chunk if message.HasField("forked_at_chunk") else None,
+        reanchor=message.reanchor,
     )
 
 

@@ -3,7 +3,8 @@
 A background task reads the stream into a queue; the server's credit bounds that queue. When the gateway goes away
 (Unavailable) or drains, the walk attaches again after the last chunk that it received, says again what no gateway has
 confirmed yet, and goes on; the consumer sees another `Attached` and nothing else. A chunk that comes twice is dropped; one
-that is missing is an Internal error, because it can not be had any more.
+that is missing is an Internal error, because it can not be had any more. After a rewind the gateway may have lost what it
+had confirmed, so the walk says that again: scheduled controls of the chunks that are void, the keys held now, the prompt.
 
 Not to be trusted with: several event loops, or several consumers of one walk.
 """
@@ -19,6 +20,7 @@ import grpc
 
 from teleworld._proto.gateway.v1 import stream_pb2
 from teleworld._proto.gateway.v1.world_service_pb2 import StreamWorldRequest, StreamWorldResponse
+from teleworld.client.again import Again
 from teleworld.client.events import Attached, Chunk, End, EndReason, Event, Pace, Receipt, Rewound
 from teleworld.client.messages import read_event, write_pace
 from teleworld.client.retry import Patience, Retries
@@ -89,6 +91,7 @@ class Walk:
         self._untold: int | None = None
         self._paused = False
         self._unconfirmed: dict[int, StreamWorldRequest] = {}
+        self._again = Again()
         self._up: asyncio.Queue[StreamWorldRequest | None] | None = None
         self._down: asyncio.Queue[Event | End | TeleWorldError] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
@@ -185,6 +188,7 @@ class Walk:
 
     def _say(self, message: StreamWorldRequest) -> int:
         self._unconfirmed[self._sequence] = message
+        self._again.said(message)
         self._send(message)
         return self._sequence
 
@@ -207,6 +211,8 @@ class Walk:
                 self._down.put_nowait(Internal(f"the walk failed: {error!r}"))
                 raise
             finally:
+                if self._up is not None:
+                    self._up.put_nowait(None)  # gRPC leaves its reader waiting when the call ended by itself
                 self._up = None
             try:
                 if self._reader is None:
@@ -236,6 +242,8 @@ class Walk:
                             continue
                     case Rewound():
                         self._received = event.to_chunk
+                        for message in self._again.after(event.to_chunk):
+                            self._up.put_nowait(message)
                     case Receipt(sequence=sequence):
                         self._unconfirmed.pop(sequence, None)
                 retries.succeeded()
@@ -251,6 +259,7 @@ class Walk:
         if self._received is not None and chunk.index != self._received + 1:
             raise Internal(f"the gateway sent chunk {chunk.index} after {self._received}")
         self._received = chunk.index
+        self._again.shown(chunk.index)
         return True
 
     def _opening(self) -> asyncio.Queue[StreamWorldRequest | None]:

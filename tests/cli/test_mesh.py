@@ -32,7 +32,17 @@ def walked(report: Path) -> list[tuple[str, int]]:
 async def generate(environment: dict[str, str], picture: Path, folder: Path, name: str, *more: str) -> Path:
     """`teleworld generate` as a process of its own; the path of its report."""
     report = folder / f"{name}.json"
-    command = ["generate", "--image", str(picture), "--keys", SCRIPT, "--seed", "3", "--out", str(folder / f"{name}.mp4")]
+    command = [
+        "generate",
+        "--image",
+        str(picture),
+        "--keys",
+        SCRIPT,
+        "--seed",
+        "3",
+        "--out",
+        str(folder / f"{name}.mp4"),
+    ]
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "teleworld.cli.main", *command, "--report", str(report), *more,
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,

@@ -146,9 +146,7 @@ class Gateway(world_service_pb2_grpc.WorldServiceServicer):
         self._note(request)
         worlds, start = list(self.worlds.values()), int(request.page_token or 0)
         stop = start + request.page_size
-        return pb.ListWorldsResponse(
-            worlds=worlds[start:stop], next_page_token=str(stop) if stop < len(worlds) else ""
-        )
+        return pb.ListWorldsResponse(worlds=worlds[start:stop], next_page_token=str(stop) if stop < len(worlds) else "")
 
     async def DeleteWorld(
         self, request: pb.DeleteWorldRequest, context: grpc.aio.ServicerContext

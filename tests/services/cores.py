@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class SumPlanner:
         indices = tuple(sorted(request.guidance.indices))
         return LatentsResult(indices, request.guidance.latents + request.prefix, {"plan": 1.0})
 
+    def plan_many(self, requests: Sequence[PlanRequest]) -> list[LatentsResult]:
+        return [self.plan(request) for request in requests]
+
     def bridge(self, request: BridgeRequest) -> BridgeResult:
         return BridgeResult(request.guidance.pixels[3::4], request.keys[-1] + request.prefix, {})
 
@@ -66,6 +69,9 @@ class MeanPopulator:
     def populate(self, request: PopulateRequest) -> LatentsResult:
         members = request.timeline.members(request.group)
         return LatentsResult(members, np.repeat(request.clean.mean(axis=0, keepdims=True), len(members), axis=0), {})
+
+    def populate_many(self, requests: Sequence[PopulateRequest]) -> list[LatentsResult]:
+        return [self.populate(request) for request in requests]
 
 
 class CountingReconstructor:

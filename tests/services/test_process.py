@@ -125,7 +125,9 @@ async def test_a_collector_that_is_away_never_holds_the_end(pipe: Path) -> None:
 async def test_spans_metrics_and_logs_tell_one_story(pipe: Path) -> None:
     trace_id, parent_id = "a" * 31 + "1", "b" * 15 + "2"
     with OtlpReceiver() as collector:
-        async with process(MODULE, str(pipe), OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint) as worker:
+        async with process(
+            MODULE, str(pipe), log_level="DEBUG", OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint
+        ) as worker:
             await worker.heard("serving")
             async with PlannerClient(worker.address) as client:
                 message = planner.write_encode_request(samples.ENCODE)
@@ -138,7 +140,11 @@ async def test_spans_metrics_and_logs_tell_one_story(pipe: Path) -> None:
             lines = [json.loads(line) for line in (await worker.log()).splitlines()]
         served = collector.wait_for(lambda spans: next((s for s in spans if s.name == f"{PLANNER}/Encode"), None))
         failed = collector.wait_for(lambda spans: next((s for s in spans if s.name == f"{PLANNER}/Embed"), None))
-        assert {"rpc.server.duration", "teleworld.worker.compute", "teleworld.worker.queue"} <= collector.metrics
+        assert {
+            "rpc.server.duration",
+            "teleworld.worker.compute.duration",
+            "teleworld.worker.queue.duration",
+        } <= collector.metrics
     assert (served.service, served.trace_id, served.parent_id) == ("teleworld-planner", trace_id, parent_id)
     assert served.attributes["teleworld.world"] == "w"
     assert served.attributes["teleworld.segment"] == 2

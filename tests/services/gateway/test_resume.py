@@ -84,6 +84,16 @@ async def test_a_client_that_knows_more_than_the_store_is_rewound(gateway: Gatew
     assert [chunk.index for chunk in chunks] == list(range(6, 61))
 
 
+async def test_where_no_chunk_is_left_the_start_picture_still_stands(gateway: Gateway) -> None:
+    world = await gateway.create()
+    async with attached(gateway, world.name, resume_after_chunk=3, until_chunk=9) as stream:
+        hello, rewound = await stream.read(), await stream.read()
+        chunks = await stream.finish()
+    assert hello.next_chunk == 1
+    assert rewound == stream_pb2.Rewound(to_chunk=0)
+    assert [chunk.index for chunk in chunks] == list(range(1, 10))
+
+
 @pytest.mark.parametrize("chain", [task_pb2.CHAIN_MODE_T_B, task_pb2.CHAIN_MODE_T_C])
 async def test_a_walk_goes_on_bit_by_bit_from_any_chunk_at_another_gateway(mesh: Mesh, chain: int) -> None:
     gateways = [await mesh.gateway(), await mesh.gateway()]
@@ -217,7 +227,7 @@ async def test_a_lost_worker_is_replaced_and_nothing_is_missing(mesh: Mesh) -> N
         for pool in (Pool.POPULATOR, Pool.PLANNER):
             await mesh.workers[pool][0]._server.stop(None)
         assert essence(await stream.finish()) == expected
-    assert gateway.worlds.roster.joined(Pool.POPULATOR) == 1
+    assert gateway.worlds.roster.fleets.joined(Pool.POPULATOR) == 1
 
 
 async def test_without_workers_a_call_is_answered_unavailable(mesh: Mesh) -> None:

@@ -148,7 +148,7 @@ async def test_the_log_and_the_chunks_have_a_horizon(store: Store) -> None:
     log = await store.log(world, await store.state(world), 0)
     assert set(log.bindings) == {5, 6, 7}
     assert set(log.memory) == {5, 6, 7}
-    for index in (0, 2, 1, 3, 4, 5):
+    for index in range(6):
         await store.put_chunk(world, epoch, chunk(index))
     state = await store.state(world)
     assert (state.oldest, state.head) == (2, 6)
@@ -158,13 +158,23 @@ async def test_the_log_and_the_chunks_have_a_horizon(store: Store) -> None:
     assert (state.oldest, state.head) == (6, 7)
 
 
-async def test_a_gap_holds_the_head_back(store: Store) -> None:
+async def test_what_follows_something_that_was_lost_is_refused_and_not_written(store: Store) -> None:
     world = (born := record()).world
     await store.create(born)
     epoch = await store.acquire(world, 5)
-    for index, head in ((1, 0), (3, 0), (0, 2), (2, 4), (2, 4)):
-        await store.put_chunk(world, epoch, chunk(index))
-        assert (await store.state(world)).head == head
+    await store.bind(world, epoch, binding(0), ())
+    await store.put_chunk(world, epoch, chunk(0))
+    await store.put_chunk(world, epoch, chunk(0))
+    before = await store.state(world)
+    for write in (
+        store.put_chunk(world, epoch, chunk(2)),
+        store.bind(world, epoch, binding(2), ()),
+        store.ack(world, epoch + 1, 1),
+    ):
+        with pytest.raises(Unavailable, match="lost"):
+            await write
+    assert await store.state(world) == before
+    assert await store.chunk(world, 2) is None
 
 
 async def test_every_write_is_fenced(store: Store) -> None:
@@ -216,7 +226,7 @@ async def test_worlds_expire_and_leave_the_list(redis_url: str) -> None:
             pass
         seen, after = list[str](), ""
         while True:
-            records, after = await store.page(after, 10)
+            records, after = await store.page("", after, 10)
             seen += [item.world for item in records]
             if not after:
                 break

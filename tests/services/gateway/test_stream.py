@@ -177,7 +177,6 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(mesh: Mesh, gateway:
         ([{"attach": stream_pb2.Attach(credit=65)}], "attach.credit"),
         ([{"attach": stream_pb2.Attach(pace=UNKNOWN)}], "attach.pace"),
         ([{"attach": stream_pb2.Attach(name="nothing")}], "attach.name"),
-        ([{"attach": stream_pb2.Attach(resume_after_chunk=3)}], "attach.resume_after_chunk"),
         ([{"attach": stream_pb2.Attach()}, {"attach": stream_pb2.Attach()}], "attach"),
         ([{"attach": stream_pb2.Attach()}, {"ack": stream_pb2.Ack(chunk=1000)}], "ack.chunk"),
         (

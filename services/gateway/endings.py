@@ -1,0 +1,37 @@
+"""Why a drive, or a stream over it, ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from teleworld.world.errors import TeleWorldError
+
+
+class Reason(Enum):
+    """Why a drive, or a stream over it, ended."""
+
+    CLIENT_CLOSED = "client_closed"
+    REACHED_END = "reached_end"
+    DRAINING = "draining"
+    SUPERSEDED = "superseded"
+    DELETED = "deleted"
+    IDLE = "idle"
+    ACK_TIMEOUT = "ack_timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why, and what may be told. error: what the stream is answered with in the place of an `End`, since it may pass."""
+
+    reason: Reason
+    message: str = ""
+    error: TeleWorldError | None = None
+
+
+class Guest(Protocol):
+    """Somebody who watches."""
+
+    def end(self, reason: Reason) -> None: ...
