@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from teleworld.client import Chunk, Pace, Walk, WorldClient
+from teleworld.runtime.dispatcher import TIMEOUT_S
 from teleworld.world.timeline import ChainMode
 from tests.mesh.conftest import KEYS, PROMPT, SEED, identity, walk_in_process, walk_mesh
 
@@ -81,4 +82,26 @@ async def test_workers_killed_in_the_middle_of_their_tasks_change_nothing(start_
                     os.kill(pid, signal.SIGCONT)
             shown = await collector.finish()
     assert [chunk.index for chunk in shown] == list(range(chunks)), "lost, repeated or reordered"
+    assert identity(shown) == expected
+
+
+@pytest.mark.timeout(240)
+async def test_a_worker_that_hangs_is_overtaken_long_before_its_call_times_out(start_mesh, checkpoint, picture):
+    chunks = 36
+    expected = await walk_in_process(checkpoint, picture, ChainMode.T_B, chunks)
+    async with start_mesh(populators=2) as mesh, WorldClient(mesh.address) as client:
+        world = await client.create_world(picture, prompt=PROMPT, seed=SEED, chain=ChainMode.T_B)
+        async with client.walk(world.name, pace=Pace.MAX, until=chunks - 1) as walk:
+            for control in KEYS:
+                walk.hold(control.keys, chunk=control.chunk)
+            collector = Collector(walk)
+            await collector.reach(20)
+            # Each populator has its turn at being the one that holds the world.
+            for count, name in ((26, "populator-1"), (32, "populator-2")):
+                pid = mesh.processes[name].pid
+                os.kill(pid, signal.SIGSTOP)
+                async with asyncio.timeout(TIMEOUT_S / 2):
+                    await collector.reach(count)
+                os.kill(pid, signal.SIGCONT)
+            shown = await collector.finish()
     assert identity(shown) == expected
