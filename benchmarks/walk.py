@@ -88,9 +88,7 @@ async def compare(options: argparse.Namespace) -> tuple[list[float], list[float]
     return rates["mesh"], rates["in process"], len(latents) == 1
 
 
-async def over_mesh(
-    client: WorldClient, model: str, image: bytes, controls: Sequence[Control], chunks: int
-) -> Leg:
+async def over_mesh(client: WorldClient, model: str, image: bytes, controls: Sequence[Control], chunks: int) -> Leg:
     world = await client.create_world(image, seed=SEED, model=model, chain=ChainMode.T_B)
     subject = Subject(world.name, world.model, world.seed, world.chain.value, world.fps, world.width, world.height)
     leg = Leg(time.monotonic())

@@ -1,4 +1,4 @@
-"""A real OTLP gRPC receiver for tests: keeps every span and metric name that arrives, and lets a test wait for them."""
+"""A real OTLP gRPC receiver for tests: keeps every span and point of a metric that arrives, and lets a test wait for them."""
 
 from __future__ import annotations
 
@@ -35,12 +35,25 @@ class Span:
         return (self.end_ns - self.start_ns) / 1e6
 
 
+@dataclass(frozen=True)
+class Point:
+    """One point of a metric. kind: `gauge`, `counter`, `histogram`, or `level` for a sum that may fall. exemplars: the ids of
+    the traces that it refers to."""
+
+    service: str
+    name: str
+    unit: str
+    kind: str
+    labels: dict[str, Any]
+    exemplars: tuple[str, ...]
+
+
 class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     """Listens on a free port while it is entered; `endpoint` is what OTEL_EXPORTER_OTLP_ENDPOINT takes."""
 
     def __init__(self) -> None:
         self._spans: list[Span] = []
-        self._metrics: set[str] = set()
+        self._points: list[Point] = []
         self._arrived = threading.Condition()
         self._server = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
@@ -64,7 +77,13 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     def metrics(self) -> set[str]:
         """Names of the metrics that have arrived so far."""
         with self._arrived:
-            return set(self._metrics)
+            return {point.name for point in self._points}
+
+    @property
+    def points(self) -> list[Point]:
+        """All points of metrics that have arrived so far, oldest first."""
+        with self._arrived:
+            return list(self._points)
 
     def wait_for(self, enough: Callable[[list[Span]], Any], seconds: float = 15.0) -> Any:
         """The first true value of `enough(spans)`, tried whenever something arrives; fails after `seconds`."""
@@ -89,9 +108,9 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
             self._arrived.notify_all()
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def keep_metrics(self, names: set[str]) -> None:
+    def keep_points(self, points: list[Point]) -> None:
         with self._arrived:
-            self._metrics |= names
+            self._points.extend(points)
             self._arrived.notify_all()
 
 
@@ -102,9 +121,15 @@ class _Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
     def Export(
         self, request: metrics_service_pb2.ExportMetricsServiceRequest, context: grpc.ServicerContext
     ) -> metrics_service_pb2.ExportMetricsServiceResponse:
-        resources = request.resource_metrics
-        scopes = [scope for resource in resources for scope in resource.scope_metrics]
-        self._receiver.keep_metrics({metric.name for scope in scopes for metric in scope.metrics})
+        self._receiver.keep_points(
+            [
+                point
+                for resource in request.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+                for point in _points(_values(resource.resource.attributes).get("service.name", ""), metric)
+            ]
+        )
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
@@ -121,6 +146,24 @@ def _span(service: str, span: Any) -> Span:
         links=tuple(link.span_id.hex() for link in span.links),
         error=span.status.code == 2,
     )
+
+
+def _points(service: str, metric: Any) -> list[Point]:
+    kind = metric.WhichOneof("data")
+    data = getattr(metric, kind)
+    if kind == "sum":
+        kind = "counter" if data.is_monotonic else "level"
+    return [
+        Point(
+            service=service,
+            name=metric.name,
+            unit=metric.unit,
+            kind=kind,
+            labels=_values(point.attributes),
+            exemplars=tuple(exemplar.trace_id.hex() for exemplar in point.exemplars),
+        )
+        for point in data.data_points
+    ]
 
 
 def _values(pairs: Any) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def test_no_file_is_too_long_to_be_one_subject():
 
 def test_every_requirement_is_pinned():
     """`make setup` may install nothing that the constraints do not fix."""
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     names = [entry.split("[")[0].split(">")[0].split("=")[0] for entry in extras["dev"] + extras["serve"]]
     assert [name for name in names if name != "teleworld" and name.lower() not in pinned] == []
