@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from services.gateway.states import State, View
+from services.gateway.states import Admit, State, View, anybody
 from services.gateway.worlds import CALL_SECONDS, EXPORT_SECONDS, Worlds
 from teleworld.runtime.records import Chunk, Fork, WorldRecord
 from teleworld.scheduling.tasks import Pool
@@ -28,7 +28,7 @@ from teleworld.world.walker import Walker
 from teleworld.world.work import Prompt
 
 
-async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "") -> View:
+async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", admit: Admit = anybody) -> View:
     """A new world that shares the past of `source` up to `chunk`, or the one that an equal request made.
 
     Raises NotFound, InvalidInput for a chunk that is not made, and PreconditionFailed for one beyond what is kept.
@@ -42,7 +42,7 @@ async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "") ->
         target = await store.reserve(tenant, request_id, target)
         if (known := await worlds.find(target)) is not None:
             return known
-    await worlds.admit_world()
+    await worlds.admit_world(admit)
     _check_reach(record, state, chunk)
     walker, revision, prompt, picture = await _cut(worlds, record, chunk)
     memory = (await store.memories(source, [str(revision)])).get(revision)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 
 import grpc
 
 from services.gateway import forks, metrics
-from services.gateway.access.callers import Permission
+from services.gateway.access.callers import Caller, Permission
 from services.gateway.access.door import Door
 from services.gateway.access.tokens import MAX_WORLD_TOKEN_SECONDS
 from services.gateway.endings import Reason
 from services.gateway.messages import write_received, write_world
-from services.gateway.states import Birth
+from services.gateway.states import Admit, Birth
 from services.gateway.stream import WorldStream, read_attach
 from services.gateway.watch import Spectator
 from services.gateway.worlds import Worlds
@@ -24,7 +25,6 @@ from teleworld.rpc.convert.gateway import read_control
 from teleworld.rpc.server import Server
 from teleworld.world.errors import InvalidInput
 from teleworld.world.identifiers import parse_world_name, world_name
-from teleworld.world.spec import spec_of
 
 WORLD_SERVICE = "teleworld.gateway.v1.WorldService"
 DEFAULT_PAGE, MAX_PAGE = 50, 100
@@ -47,7 +47,6 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         self, request: pb.CreateWorldRequest, context: grpc.aio.ServicerContext
     ) -> pb.CreateWorldResponse:
         caller = await self._door.enter(context, Permission.CREATE)
-        await self._door.create(caller, self._worlds.settings.world_bytes)
         birth = Birth(
             tenant=caller.tenant,
             image=request.image,
@@ -58,7 +57,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
             request_id=request.request_id,
             reanchor=request.reanchor if request.HasField("reanchor") else True,
         )
-        return pb.CreateWorldResponse(world=write_world(await self._worlds.create(birth)))
+        return pb.CreateWorldResponse(world=write_world(await self._worlds.create(birth, self._counted(caller))))
 
     async def GetWorld(self, request: pb.GetWorldRequest, context: grpc.aio.ServicerContext) -> pb.GetWorldResponse:
         world = await self._enter(context, Permission.READ, request.name)
@@ -85,8 +84,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         source = parse_world_name(request.name)
         await self._door.enter(context, Permission.READ, source)
         caller = await self._door.enter(context, Permission.CREATE)
-        await self._door.create(caller, self._worlds.settings.world_bytes)
-        view = await forks.fork(self._worlds, source, request.chunk, request.request_id)
+        view = await forks.fork(self._worlds, source, request.chunk, request.request_id, self._counted(caller))
         return pb.ForkWorldResponse(world=write_world(view))
 
     async def ExportMemory(
@@ -117,7 +115,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         attach = read_attach(first)
         caller = await self._door.enter(context, Permission.CONTROL, attach.world)
         async with (
-            self._door.driving(caller, attach.world, await self._fps(), self._lease),
+            self._door.driving(caller, attach.world, await self._fps(caller, attach.world), self._lease),
             self._worlds.driving(attach.world) as drive,
         ):
             stream = WorldStream(self._worlds, drive, attach, self._worlds.settings)
@@ -134,7 +132,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
     ) -> pb.SendControlsResponse:
         world = parse_world_name(request.name)
         caller = await self._door.enter(context, Permission.CONTROL, world)
-        await self._door.touch(caller, world, await self._fps(), self._worlds.settings.solo_idle_seconds)
+        await self._door.touch(caller, world, await self._fps(caller, world), self._worlds.settings.solo_idle_seconds)
         controls = [read_control(message, f"controls[{number}]") for number, message in enumerate(request.controls)]
         await self._worlds.control(world, controls)
         return pb.SendControlsResponse(receipts=[write_received(control.sequence) for control in controls])
@@ -162,10 +160,15 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         await self._door.enter(context, permission, world)
         return world
 
-    async def _fps(self) -> float:
-        """The frame rate of the worlds of this mesh."""
-        fleet = await self._worlds.roster.newest(self._worlds.settings.worker_patience_seconds)
-        return spec_of(fleet.model.name).fps
+    def _counted(self, caller: Caller) -> Admit:
+        """Asked for a world that is really new: a call that is said again is not counted against the quota."""
+        return partial(self._door.create, caller, self._worlds.settings.world_bytes)
+
+    async def _fps(self, caller: Caller, world: str) -> float:
+        """The frame rate that a driven world counts with; not looked up where nothing is counted."""
+        if caller.quota.streams is None and caller.quota.fps is None:
+            return 0.0
+        return (await self._worlds.store.record(world)).spec.fps
 
     @property
     def _lease(self) -> float:

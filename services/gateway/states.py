@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from teleworld.runtime.records import Binding, Memory, Plan, WorldRecord
@@ -71,3 +72,11 @@ class View:
 
     record: WorldRecord
     state: State
+
+
+Admit = Callable[[], Awaitable[None]]
+"""Asked before a new world is made; raises Overloaded where its tenant has enough."""
+
+
+async def anybody() -> None:
+    """Where no tenant is counted."""

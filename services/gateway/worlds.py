@@ -22,7 +22,7 @@ from services.gateway.restore import first_logged_segment, restore
 from services.gateway.roster import Roster
 from services.gateway.settings import GatewaySettings
 from services.gateway.solo import walk_alone
-from services.gateway.states import Birth, View
+from services.gateway.states import Admit, Birth, View, anybody
 from services.gateway.store import Store
 from services.gateway.usage import Usage
 from teleworld.runtime.aiokit import Bell, TaskGroup
@@ -119,7 +119,7 @@ class Worlds:
 
     # -- worlds -------------------------------------------------------------------------------------------------------
 
-    async def create(self, birth: Birth) -> View:
+    async def create(self, birth: Birth, admit: Admit = anybody) -> View:
         """Make a world, or find the one that an equal request made. Raises InvalidInput naming the field, or Overloaded."""
         if birth.request_id:
             check_request_id(birth.request_id)
@@ -134,7 +134,7 @@ class Worlds:
             world = await self.store.reserve(birth.tenant, birth.request_id, world)
             if (known := await self.find(world)) is not None:
                 return known
-        await self.admit_world()
+        await self.admit_world(admit)
         picture = await asyncio.to_thread(load_picture, birth.image, spec.lens.width, spec.lens.height)
         record = WorldRecord(
             world=world,
@@ -162,8 +162,9 @@ class Worlds:
         record = await self.store.find(world)
         return None if record is None else View(record, await self.store.state(world))
 
-    async def admit_world(self) -> None:
-        """Raise Overloaded when the store holds as many worlds as it may."""
+    async def admit_world(self, admit: Admit) -> None:
+        """Raise Overloaded when the store holds as many worlds as it may, or `admit` says that its tenant does."""
+        await admit()
         if await self.store.count() >= self.settings.max_worlds:
             metrics.refused.add(1, {"reason": "worlds"})
             raise Overloaded(f"there are {self.settings.max_worlds} worlds; delete some first", 60.0)

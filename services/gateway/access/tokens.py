@@ -12,6 +12,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -127,13 +128,15 @@ class WorldTokens:
     async def issue(
         self, caller: Caller, world: str, permissions: frozenset[Permission], seconds: int
     ) -> tuple[str, int]:
-        """(token, when it expires in seconds of the epoch). It never allows more than its maker may."""
+        """(token, when it expires in seconds of the epoch). It never allows more than its maker may, and counts
+        against the same quota."""
         expires = int(time.time()) + seconds
         claims = {
             "aud": AUDIENCE,
             "sub": caller.subject,
             "world": world,
             "permissions": sorted(one.value for one in permissions & caller.permissions),
+            "quota": asdict(caller.quota),
             "exp": expires,
             "jti": secrets.token_hex(8),
         }
@@ -155,7 +158,9 @@ class WorldTokens:
             return None
         world = str(claims["world"])
         permissions = read_permissions(claims.get("permissions"), "permissions")
-        return Caller(tenant_of(world), f"token of {claims.get('sub', '')}", permissions, world=world)
+        return Caller(
+            tenant_of(world), f"token of {claims.get('sub', '')}", permissions, world, Quota(**claims.get("quota", {}))
+        )
 
     async def _key(self) -> bytes:
         """The secret that all replicas share: whoever needs it first makes it."""

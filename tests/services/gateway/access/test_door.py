@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from teleworld.world.credentials import new_key
 from teleworld.world.errors import NotFound, Overloaded, PermissionDenied, Unauthenticated
 from tests.services.gateway.mesh import Gateway, Mesh, png
 
-ACME, ZETA, READER, SMALL = (new_key(name) for name in ("acme-1", "zeta-1", "reader", "small"))
+ACME, ZETA, READER, SMALL, BRIEF = (new_key(name) for name in ("acme-1", "zeta-1", "reader", "small", "brief"))
 
 
 def entry(name: str, key: tuple[str, str], tenant: str, **more: Any) -> dict[str, Any]:
@@ -34,6 +35,7 @@ def keys_yaml(*more: dict[str, Any]) -> str:
                 entry("zeta-1", ZETA, "zeta"),
                 entry("reader", READER, "acme", permissions=["read"]),
                 entry("small", SMALL, "small", quota={"worlds": 1, "streams": 1, "calls_per_minute": 40}),
+                entry("brief", BRIEF, "brief", quota={"calls_per_minute": 40}),
                 *more,
             ]
         }
@@ -146,8 +148,17 @@ async def test_a_world_token_is_for_one_world_and_no_more_than_was_given(guarded
     assert await refused(stub.GetWorld(pb.GetWorldRequest(name=name), metadata=bearer(forged))) is Unauthenticated
 
 
+async def test_a_world_token_counts_against_the_quota_of_its_maker(guarded: Gateway) -> None:
+    name = await create(guarded, BRIEF)
+    request = pb.CreateWorldTokenRequest(name=name, ttl_seconds=60)
+    token = (await guarded.stub.CreateWorldToken(request, metadata=bearer(BRIEF))).token
+    calls = [guarded.stub.GetWorld(pb.GetWorldRequest(name=name), metadata=bearer(token)) for _ in range(20)]
+    refusals = [error for error in await asyncio.gather(*calls, return_exceptions=True) if isinstance(error, Exception)]
+    assert refusals and all(isinstance(from_rpc_error(error), Overloaded) for error in refusals)
+
+
 async def test_quotas_refuse_with_a_time_to_come_back(guarded: Gateway) -> None:
-    await create(guarded, SMALL)
+    assert await create(guarded, SMALL, "again") == await create(guarded, SMALL, "again"), "said again, counted once"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await create(guarded, SMALL)
     error = from_rpc_error(caught.value)
