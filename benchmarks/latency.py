@@ -7,7 +7,7 @@ player shows the video at the world's frame rate. A key's latency runs from the 
 moment at which the player begins to show the first chunk that reflects it; its arrival is reported beside that. A player
 that runs dry is a stall. The floor is what is reachable when keys bind at plan time (DESIGN.md): 0.95 of a segment's length,
 and the guidance, plan and decode of one segment, each the median of this run. The last line is one object a model:
-{"nano": {"p50_ms", "p95_ms", "floor_ms", "stalls", ...}, "emulated_1_3b": {...}}.
+{"nano": {"p50_ms", "p95_ms", "floor_ms", "stalls", ...}, "emulated_1_3b": {...}, ...}.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ from teleworld.world.spec import spec_of
 from teleworld.world.timeline import ChainMode
 
 IMAGE = Path(__file__).resolve().parents[1] / "examples" / "start" / "map04_white_hall.png"
-MODELS = {"nano": "nano", "emulated_1_3b": "emulated-1.3b"}
-SETUPS = {"emulated_1_3b": "three-h100"}
+CASES: dict[str, tuple[str, str | None]] = {
+    "nano": ("nano", None),
+    "emulated_1_3b": ("emulated-1.3b", "five-h100"),
+    "emulated_1_3b_three_h100": ("emulated-1.3b", "three-h100"),
+}
+"""By the name of a row: the model, and the set-up of its cost table if it is emulated."""
 HELD = (Keys.W, Keys.W | Keys.RIGHT, Keys.RIGHT, Keys.NONE, Keys.W | Keys.LEFT, Keys.LEFT, Keys.D, Keys.S)
 CREDIT = 4
 WARM_UP_CHUNKS = 12
@@ -147,14 +151,14 @@ def median_ms(sessions: list[Session], stages: tuple[str, ...]) -> float:
 
 async def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one model."""
-    model = MODELS[name]
+    model, setup = CASES[name]
     spec = spec_of(model)
     config = MeshConfig(
         model=model,
         populators=options.populators,
         checkpoint=options.checkpoint,
         logs=options.logs,
-        setup=SETUPS.get(name),
+        setup=setup,
     )
     async with LocalMesh(config) as mesh, WorldClient(mesh.address) as client:
         async with asyncio.timeout(PATIENCE_S):
@@ -186,7 +190,7 @@ def main() -> int:
         description="Key-to-frame latency in real time, against the floor without re-anchoring."
     )
     parser.add_argument("--json", action="store_true", help="print nothing but the last line")
-    parser.add_argument("--model", choices=MODELS, action="append", help="only this one; may be repeated")
+    parser.add_argument("--model", choices=CASES, action="append", help="only this one; may be repeated")
     parser.add_argument("--seconds", type=float, default=40.0, help="of live keys in each walk (default: 40)")
     parser.add_argument("--walks", type=int, default=1, help="of each model (default: 1)")
     parser.add_argument("--pause", type=float, default=1.5, help="mean seconds between two key changes (default: 1.5)")
@@ -197,7 +201,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="one log file a process of the mesh; default: a temporary folder")
     options = parser.parse_args()
     result = {}
-    for name in options.model or MODELS:
+    for name in options.model or CASES:
         result[name] = asyncio.run(measure(name, options))
         if not options.json:
             print(f"{name}: {result[name]}", file=sys.stderr, flush=True)

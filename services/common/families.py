@@ -33,6 +33,8 @@ class EmulationSettings(BaseSettings):
     """A shipped cost table's name, or the path of a file with a slash in it; by default the table that holds for the model."""
     devices: int = Field(default=1, ge=1, le=4096)
     """Devices of this process. Each does one task at a time."""
+    ranks: int = Field(default=1, ge=1, le=64)
+    """Devices that work as one in each of them (context parallelism)."""
     slots: int = Field(default=0, ge=0, le=8192)
     """Tasks that the process takes on at a time, each with a thread that mostly sleeps; 0 for one a device."""
     clock: Path | None = None
@@ -67,6 +69,7 @@ def _emulated(service: str, settings: WorkerSettings, emulation: EmulationSettin
         settings.model,
         table=emulation.table,
         devices=emulation.devices,
+        ranks={Pool(service): emulation.ranks},
         clock=emulation.clock,
         log=emulation.log,
         start_cold=emulation.cold_start,

@@ -38,12 +38,16 @@ def emulated(table: CostTable, setup: str | None, folder: Path) -> list[WorkerPr
     The devices that only one pool uses are held by one process of its service, which has a slot for each. A device that
     several pools share is held by a process of each service, with a common clock below `folder`. Raises InvalidInput.
     """
-    devices = _setup(table, setup).devices
+    chosen = _setup(table, setup)
+    devices = chosen.devices
     placed = []
     for pool in Pool:
         own = sum(served == (pool,) for served in devices)
         if own:
-            placed.append(WorkerProcess(pool.value, pool.value, {"TELEWORLD_EMULATED_DEVICES": str(own)}))
+            variables = {"TELEWORLD_EMULATED_DEVICES": str(own)}
+            if (ranks := chosen.ranks.get(pool, 1)) > 1:
+                variables["TELEWORLD_EMULATED_RANKS"] = str(ranks)
+            placed.append(WorkerProcess(pool.value, pool.value, variables))
         shared = [number for number, served in enumerate(devices) if pool in served and len(served) > 1]
         for number in shared:
             clock = {"TELEWORLD_EMULATED_CLOCK": str(folder / f"device-{number}.clock")}

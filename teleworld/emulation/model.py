@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from teleworld.emulation.chain import digest, fraction
 from teleworld.emulation.devices import Devices
 from teleworld.scheduling.costs import CostTable, load_table, table_of
-from teleworld.scheduling.tasks import Kind
+from teleworld.scheduling.tasks import Kind, Pool
 from teleworld.world.spec import WorldSpec, spec_of
 from teleworld.world.work import TaskContext
 
@@ -70,15 +70,16 @@ def open_emulated(
     *,
     table: str | Path | None = None,
     devices: int = 1,
+    ranks: Mapping[Pool, int] | None = None,
     clock: Path | None = None,
     log: Path | None = None,
     start_cold: bool = False,
 ) -> EmulatedModel:
     """The emulated model of that name. `table` is a shipped cost table's name or a file, by default the one that holds for it.
 
-    `clock` and `log` are those of `Devices`. `start_cold` sleeps for the table's cold start first. Raises InvalidInput.
+    ranks: devices that work as one, by pool. `clock` and `log` are those of `Devices`. `start_cold` sleeps for the table's cold start first. Raises InvalidInput.
     """
     costs = table_of(model) if table is None else load_table(table)
     if start_cold:
         time.sleep(costs.cold_start.value)
-    return EmulatedModel(spec_of(model), costs, Devices(devices, clock, log))
+    return EmulatedModel(spec_of(model), costs.ranked(ranks or {}), Devices(devices, clock, log))

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from teleworld.scheduling.fields import Fields
-from teleworld.scheduling.tasks import Kind, Pool
+from teleworld.scheduling.tasks import POOL_OF, Kind, Pool
 from teleworld.world.errors import InvalidInput
 from teleworld.world.timeline import ChainMode, Group, Timeline
 
@@ -85,7 +85,8 @@ class TaskCost:
     """The cost of one kind of task: `fixed` + items * (`each` + `seen` * clean latents seen) seconds at the median.
 
     Items are counted by `items_of`. batch: what one more task in the same call adds, as a share of a task alone: 1 gains
-    nothing, 0 is free. None: this kind takes no batches.
+    nothing, 0 is free. None: this kind takes no batches. parallel: the share of the time that several devices which work as
+    one divide among them (Amdahl); the rest takes as long as on one.
     """
 
     fixed: float
@@ -95,6 +96,7 @@ class TaskCost:
     tail_share: float
     tail_factor: float
     batch: float | None
+    parallel: float
     source: str
 
 
@@ -110,10 +112,12 @@ class Sourced:
 class Setup:
     """A set of devices: the pools that each one serves. A device does one task at a time, whichever pool it is of.
 
-    fps: the published rate of this set-up, if there is one, for worlds of `chain`; `source` says where.
+    ranks: so many devices work as one in each of a pool's entries (context parallelism), which then serve no other pool; 1
+    where a pool is not named. fps: the published rate of this set-up, if there is one, for worlds of `chain`; `source` says where.
     """
 
     devices: tuple[tuple[Pool, ...], ...]
+    ranks: Mapping[Pool, int]
     chain: ChainMode
     fps: float | None
     source: str
@@ -143,6 +147,14 @@ class CostTable:
             for kind, cost in self.tasks.items()
         }
         return replace(self, tasks=tasks, cold_start=replace(self.cold_start, value=self.cold_start.value * factor))
+
+    def ranked(self, ranks: Mapping[Pool, int]) -> CostTable:
+        """The table of pools in which so many devices work as one; 1 where a pool is not named."""
+        tasks = dict(self.tasks)
+        for kind, cost in self.tasks.items():
+            factor = 1 - cost.parallel + cost.parallel / ranks.get(POOL_OF[kind], 1)
+            tasks[kind] = replace(cost, fixed=cost.fixed * factor, each=cost.each * factor, seen=cost.seen * factor)
+        return replace(self, tasks=tasks)
 
     def service(self, kind: Kind, timeline: Timeline, group: int = 0, batch: int = 1) -> ServiceTime:
         """The service time of a call that does `batch` tasks of a kind; `group` is the group of a POPULATE.
@@ -247,6 +259,7 @@ def _task(fields: Fields) -> TaskCost:
         tail_share=time.number("tail_share", most=0.5),
         tail_factor=time.number("tail_factor", least=1, most=100),
         batch=time.number("batch", None, most=1),
+        parallel=time.number("parallel", 0.0, most=1),
         source=_prose(fields, "source"),
     )
     if cost.fixed + cost.each <= 0:
@@ -267,12 +280,22 @@ def _setup(fields: Fields) -> Setup:
             raise InvalidInput(fields.at("devices"), f"no device serves the {pool.value}")
     setup = Setup(
         devices=devices,
+        ranks=_ranks(fields.fields("ranks"), devices),
         chain=ChainMode(fields.text("chain", among=tuple(chain.value for chain in ChainMode))),
         fps=fields.number("fps", None),
         source=_prose(fields, "source"),
     )
     fields.close()
     return setup
+
+
+def _ranks(fields: Fields, devices: tuple[tuple[Pool, ...], ...]) -> dict[Pool, int]:
+    ranks = {_pool(name, fields.at(name)): fields.integer(name, least=1, most=64) for name in fields.names}
+    for pool, count in ranks.items():
+        if count > 1 and any(pool in served and len(served) > 1 for served in devices):
+            raise InvalidInput(fields.at(pool.value), "devices that work as one serve a single pool")
+    fields.close()
+    return ranks
 
 
 def _sourced(fields: Fields) -> Sourced:

@@ -103,7 +103,7 @@ class Policy:
     quantile: float = 0.95
     drift: float = 0.1
     miss: float = 0.06
-    memory: float = 0.97
+    memory: float = 0.93
     guard: float = 0.02
     cuts: float = 0.8
     spares: float = 0.75

@@ -4,7 +4,7 @@ Deadlines come from the clock of the player: latent l of a segment is due so man
 latest start of each task is reckoned backwards over the graph with a high quantile of measured service times, so that it
 holds for the tail and not for the mean: that ranks tasks.
 
-When a segment opens is learned as a whole (`Lead`), from the slack with which the chunks of the last ones came. A sum of
+When a segment opens is learned as a whole (`Lead`), from how long after their opening the chunks of the last ones came. A sum of
 quantiles would open too early, the more so the longer the path, and would not know of waiting for workers, of the journal
 and of the wire.
 """
@@ -111,10 +111,10 @@ class Lead:
         if self._learned is not None:
             self._peak = self._learned = self._learned + late
 
-    def saw(self, slack: float, lead: float, most: float) -> None:
-        """A segment that was opened `lead` before it was due had its chunks ready `slack` before they were due, the worst of
-        them. most: an upper bound of what a segment can need."""
-        need = min(lead - slack + self._policy.guard, most)
+    def saw(self, need: float, most: float) -> None:
+        """A segment would have had its chunks ready when they were due, had it opened `need` before its latent 1 was due. most: an
+        upper bound of what a segment can need."""
+        need = min(need + self._policy.guard, most)
         self._own.add(need)
         self._likes.add(need)
         known = self._own if self._own.count >= ENOUGH_SEGMENTS else self._likes

@@ -131,7 +131,7 @@ class Progress:
                 new.done[place] = 1
         self._begin(new, now)
         if old is not None:
-            new.slack, new.opened = old.slack, old.opened
+            new.ready, new.opened = old.ready, old.opened
             if new.has(Kind.DECODE):
                 self._taught(new)
         return gone
@@ -277,16 +277,16 @@ class Progress:
                     world.shelf.append(job)
 
     def _shown(self, segment: Segment, place: int, now: float) -> None:
-        """A chunk is made: a late one delays the player, and the slack of a segment teaches when to open."""
+        """A chunk is made: a late one delays the player, and what a segment needed teaches when to open."""
         world = segment.world
         if not world.limits.realtime or segment.base + segment.graph.nodes[place].latent - 1 < world.played:
             return
         if segment.number and segment.graph.nodes[place].index == 1:
             return
-        slack = segment.starts() + segment.profile.due[place] - now
-        segment.slack = min(segment.slack, slack)
-        if slack < 0:
-            world.stalled(-slack)
+        ready = now - segment.profile.due[place]
+        segment.ready = max(segment.ready, ready)
+        if (late := ready - segment.starts()) > 0:
+            world.stalled(late)
             if world.reanchors:
                 self._reanchoring.late(world, segment)
         if segment.graph.nodes[place].index == segment.graph.timeline.boundary:
@@ -297,4 +297,4 @@ class Progress:
         world = segment.world
         if world.just_in_time and segment.number > world.first:
             most = world.profile.duration - world.profile.opening
-            world.learned.saw(segment.slack, segment.starts() - segment.opened, most)
+            world.learned.saw(segment.ready - segment.opened, most)

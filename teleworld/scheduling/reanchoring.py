@@ -17,8 +17,8 @@ its world a step down for a while, twice as long if it happens again: what a mac
 not seen in means.
 
 Two things wait as long as a cut is possible. A latent is not decoded before it is too late to cut in front of it, because a
-chunk that is decoded counts as shown. Key frames are not fused before the segment's end is certain: the last moment is
-when the memory needs them for the segment behind a whole one. The segment behind a cut is guided by the memory without the
+chunk that is decoded counts as shown. Key frames are not fused before the segment's end is certain: when its last cut
+is too late, and not later than the memory needs them for the segment behind a whole one. The segment behind a cut is guided by the memory without the
 key frames of the cut one, which are fused beside it.
 """
 
@@ -118,7 +118,8 @@ class Reanchoring:
                 if segment.number not in world.settled or not world.effort:
                     return now
                 opens = world.due(segment.base + segment.graph.timeline.boundary - 1) - world.lead
-                return opens - job.entry.used - self._guard
+                too_late_to_cut = self._latest(world, segment, segment.graph.timeline.boundary - 1) + INSTANT
+                return min(opens - job.entry.used - self._guard, too_late_to_cut)
             case Kind.BRIDGE if segment.graph.nodes[job.node].spare:
                 return self._spare_at(job, now)
             case Kind.BRIDGE if not segment.is_cut:

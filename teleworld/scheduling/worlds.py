@@ -89,10 +89,11 @@ class Segment:
     """An open segment. base: the number of the chunk at the place of latent 1 (shown in segment 0 alone).
 
     missing: by node, how many of its needs are not met. jobs: by node, its job, if it is ready or under way. left: nodes
-    that are not done. opened: when. slack: the least of its chunks so far, in seconds.
+    that are not done. opened: when. ready: the earliest moment at which its latent 1 could have been due, for
+    none of its chunks so far to be late.
     """
 
-    __slots__ = ("base", "done", "graph", "jobs", "left", "missing", "number", "opened", "profile", "slack", "world")
+    __slots__ = ("base", "done", "graph", "jobs", "left", "missing", "number", "opened", "profile", "ready", "world")
 
     def __init__(self, world: World, number: int, base: int, profile: Profile, now: float) -> None:
         self.world = world
@@ -105,7 +106,7 @@ class Segment:
         self.jobs: dict[int, Job] = {}
         self.left = sum(not node.spare for node in self.graph.nodes)
         self.opened = now
-        self.slack = float("inf")
+        self.ready = float("-inf")
 
     def starts(self) -> float:
         """When its latent 1 is due, by the player's clock."""

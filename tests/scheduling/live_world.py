@@ -23,7 +23,7 @@ NANO_S = {
 @dataclass
 class LiveWorld:
     """`run`, then look at what happened. Keys are pressed at `keys` (seconds); a task of a kind takes `seconds`, times up to
-    `1 + jitter`. Playback begins with chunk 1 and stalls where a chunk is late.
+    `1 + jitter`. Playback begins `buffered` seconds after chunk 1 came and stalls where a chunk is late.
 
     shown: by chunk, (segment, latent, when it was made, when it was shown). bound: by segment, (when, keys taken in).
     applied: by key, the first chunk that reflects it. cuts: by segment, its last latent.
@@ -36,6 +36,7 @@ class LiveWorld:
     jitter: float = 0.0
     seed: int = 0
     reanchor: bool = True
+    buffered: float = 0.0
     chunks: int = 60
     shown: list[tuple[int, int, float, float]] = field(default_factory=list)
     bound: dict[int, tuple[float, tuple[int, ...]]] = field(default_factory=dict)
@@ -138,6 +139,8 @@ class LiveWorld:
         if self._free is not None and self._now > self._free + 1e-9:
             self.stalls += 1
             self.stalled_s += self._now - self._free
+        if chunk == 1:
+            self._free = self._now + self.buffered
         begins = self._now if self._free is None else max(self._now, self._free)
         self.shown.append((task.segment, task.index, self._now, begins))
         if chunk:

@@ -72,6 +72,19 @@ def test_one_device_can_make_32_frames_a_second_of_the_small_model() -> None:
     assert 32 < timeline.frames_per_segment / work < 40
 
 
+def test_devices_that_work_as_one_divide_what_is_parallel_and_nothing_else() -> None:
+    table, timeline = table_of("emulated-1.3b"), spec_of("emulated-1.3b").timeline(ChainMode.T_B)
+    pair = table.ranked(table.setups["five-h100"].ranks)
+    share = table.tasks[Kind.PLAN].parallel
+    for kind in (Kind.PLAN, Kind.POPULATE):
+        group = Group.FIRST_HALF if kind is Kind.POPULATE else 0
+        assert median(pair, kind, timeline, group) == pytest.approx(
+            median(table, kind, timeline, group) * (1 - share / 2)
+        )
+    for kind in (Kind.BRIDGE, Kind.GUIDE, Kind.RECONSTRUCT, Kind.DECODE):
+        assert median(pair, kind, timeline) == median(table, kind, timeline)
+
+
 def test_a_group_that_sees_more_costs_more_and_a_cut_segment_less() -> None:
     table, timeline = table_of("emulated-14b-n21"), spec_of("emulated-14b-n21").timeline(ChainMode.T_C)
     first, second = (median(table, Kind.POPULATE, timeline, group) / len(timeline.members(group)) for group in (2, 3))
@@ -142,6 +155,10 @@ WRONG: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("setups.one-h100.devices", lambda d: d["setups"]["one-h100"].update(devices=[["planner", "decoder"]])),
     ("setups.one-h100.devices[0][1]", lambda d: d["setups"]["one-h100"].update(devices=[["planner", "cook"]])),
     ("setups.one-h100.chain", lambda d: d["setups"]["one-h100"].update(chain="t_x")),
+    ("setups.one-h100.ranks.planner", lambda d: d["setups"]["one-h100"].update(ranks={"planner": 2})),
+    ("setups.five-h100.ranks.planner", lambda d: d["setups"]["five-h100"].update(ranks={"planner": 0})),
+    ("setups.five-h100.ranks.cook", lambda d: d["setups"]["five-h100"].update(ranks={"cook": 2})),
+    ("tasks.plan.time.parallel", lambda d: d["tasks"]["plan"]["time"].update(parallel=1.1)),
     ("setups", lambda d: d.update(setups={})),
     ("name", lambda d: d.pop("name")),
 ]

@@ -118,14 +118,14 @@ def test_a_segment_that_needed_more_is_forgotten_little_by_little():
     lead = Lead(policy, Window(0.0))
     assert lead.seconds(-0.3) == pytest.approx(0.3 + 2 * policy.guard), "by service times, while nothing is known"
     for _ in range(20):
-        lead.saw(slack=0.1, lead=0.4, most=1.0)
+        lead.saw(need=0.3, most=1.0)
     usual = lead.seconds(-0.9)
-    assert usual == pytest.approx(0.4 - 0.1 + policy.guard), "by what was needed, whatever service times are now"
-    lead.saw(slack=-0.3, lead=usual, most=1.0)
+    assert usual == pytest.approx(0.3 + policy.guard), "by what was needed, whatever service times are now"
+    lead.saw(need=usual + 0.3, most=1.0)
     after = [lead.seconds(-0.9)]
     assert after[0] == pytest.approx(usual + 0.3 + policy.guard)
     for _ in range(120):
-        lead.saw(slack=after[-1] - usual + policy.guard, lead=after[-1], most=1.0)
+        lead.saw(need=usual - policy.guard, most=1.0)
         after.append(lead.seconds(-0.9))
     assert all(later <= sooner for sooner, later in itertools.pairwise(after))
     assert after[-1] == pytest.approx(usual, abs=0.02)
@@ -178,3 +178,14 @@ def test_whatever_tasks_take_and_whenever_keys_come_no_chunk_is_lost_and_every_k
     assert all(before <= after for before, after in itertools.pairwise(applied))
     if world.shown[-1][3] > 13.0:
         assert sorted(world.applied) == list(range(len(keys)))
+
+
+@pytest.mark.parametrize("buffered", [0.0, 0.1])
+def test_segments_open_as_late_as_they_need_however_late_the_player_began(buffered: float):
+    world = LiveWorld(chunks=60, reanchor=False, buffered=buffered).run()
+    slack: dict[int, float] = {}
+    for segment, _, made, shown in world.shown:
+        slack[segment] = min(slack.get(segment, 9.0), shown - made)
+    learned = [seconds for segment, seconds in slack.items() if segment >= 10][:-1]
+    assert world.stalls == 0
+    assert learned == pytest.approx([Policy().guard] * len(learned), abs=0.005)

@@ -71,6 +71,7 @@ class Simulation:
 
     def __init__(self, spec: Spec, model: WorldSpec, table: CostTable) -> None:
         self.spec = spec
+        table = table.ranked({pool: devices.ranks for devices in spec.devices for pool in devices.serves})
         self.table = table
         self.fps = spec.audience.fps or model.fps
         self.timeline = model.timeline(spec.chain or spec.ordering.chain or chain_for(spec, model, table))

@@ -62,7 +62,8 @@ def _chain(fields: Fields, ordering: Ordering) -> ChainMode | None:
 
 def devices_of(setup: Setup) -> tuple[DeviceSet, ...]:
     """The device sets of a cost table's set-up."""
-    return tuple(DeviceSet(serves, count) for serves, count in Counter(setup.devices).items())
+    counts = Counter(setup.devices)
+    return tuple(DeviceSet(serves, count, ranks=setup.ranks.get(serves[0], 1)) for serves, count in counts.items())
 
 
 def _devices(fields: Fields, model: str) -> tuple[DeviceSet, ...]:
@@ -98,6 +99,7 @@ def _device_set(fields: Fields) -> DeviceSet:
         count=count,
         slots=fields.integer("slots", 1, least=1, most=1024),
         batch=fields.integer("batch", 1, least=1, most=64),
+        ranks=fields.integer("ranks", 1, least=1, most=64),
         cold_start_s=fields.number("cold_start_s", None),
         mean_life_s=fields.number("mean_life_s", None, least=0.001),
         price_per_hour=fields.number("price_per_hour", None),

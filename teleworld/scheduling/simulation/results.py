@@ -174,7 +174,7 @@ def _set(run: Simulation, devices: DeviceSet, end: float) -> SetResult:
     mine = [device for device in run.fleet.devices if device.kind is devices]
     ready = sum(_span(device.ready, device.gone, end) for device in mine)
     paid = sum(_span(device.wished, device.gone, end) for device in mine)
-    price = run.table.price.value if devices.price_per_hour is None else devices.price_per_hour
+    price = devices.hourly(run.table.price.value)
     part = run.spec.seconds / len(run.fleet.load[devices.name])
     shares = enumerate(run.fleet.load[devices.name])
     load = tuple(busy / (part * max(1, _ready(mine, (number + 0.5) * part))) for number, busy in shares)

@@ -68,8 +68,7 @@ class _Search:
         self._table = table
         self._tried = tried
         self._results: dict[tuple[int, ...], Result] = {}
-        usual = table.price.value
-        prices = {each.name: usual if each.price_per_hour is None else each.price_per_hour for each in spec.devices}
+        prices = {each.name: each.hourly(table.price.value) for each in spec.devices}
         self._dearest_first = sorted(prices, key=lambda name: -prices[name])
 
     @property

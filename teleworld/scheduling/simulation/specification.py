@@ -34,15 +34,16 @@ class DeviceSet:
     """Equal devices. Each runs one worker of every pool that it serves, and does one task at a time, whichever pool it is of.
 
     slots: tasks that one worker takes at a time; what the device cannot do at once waits on it. batch: how many tasks of
-    equal shape a worker takes in one call. cold_start_s: from the wish for a device to its first task. mean_life_s: mean
+    equal shape a worker takes in one call. ranks: real devices that work as one (context parallelism). cold_start_s: from the wish for a device to its first task. mean_life_s: mean
     time between failures of one device, None for never; a replacement is wished for at once. price_per_hour: US dollars,
-    from the wish on. None for a price or a start: what the cost table says.
+    from the wish on. None for a price or a start: what the cost table says, for all ranks.
     """
 
     serves: tuple[Pool, ...]
     count: int
     slots: int = 1
     batch: int = 1
+    ranks: int = 1
     cold_start_s: float | None = None
     mean_life_s: float | None = None
     price_per_hour: float | None = None
@@ -52,6 +53,10 @@ class DeviceSet:
     def name(self) -> str:
         """The pools that it serves: `reconstructor+decoder`."""
         return "+".join(pool.value for pool in self.serves)
+
+    def hourly(self, usual: float) -> float:
+        """The price of one of them an hour, in US dollars; `usual` is that of a real device."""
+        return usual * self.ranks if self.price_per_hour is None else self.price_per_hour
 
 
 @dataclass(frozen=True)
