@@ -16,10 +16,10 @@ the world goes on as if it could not be cut, and so it does until service times 
 its world a step down for a while, twice as long if it happens again: what a machine cannot carry whose cores are shared is
 not seen in means.
 
-Two things wait as long as a cut is possible. A latent is not decoded before it is too late to cut in front of it, because a
-chunk that is decoded counts as shown. Key frames are not fused before the segment's end is certain: when its last cut
-is too late, and not later than the memory needs them for the segment behind a whole one. The segment behind a cut is guided by the memory without the
-key frames of the cut one, which are fused beside it.
+Two things wait as long as a cut is possible. A latent is not decoded before it is too late to cut in front of it,
+because a chunk that is decoded counts as shown. Key frames are not fused before the segment's end is certain: when its
+last cut is too late, and not later than the memory needs them for the segment behind a whole one. The segment behind a
+cut is guided by the memory without the key frames of the cut one, which are fused beside it.
 """
 
 from __future__ import annotations

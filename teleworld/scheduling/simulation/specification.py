@@ -33,10 +33,11 @@ class Autoscale:
 class DeviceSet:
     """Equal devices. Each runs one worker of every pool that it serves, and does one task at a time, whichever pool it is of.
 
-    slots: tasks that one worker takes at a time; what the device cannot do at once waits on it. batch: how many tasks of
-    equal shape a worker takes in one call. ranks: real devices that work as one (context parallelism). cold_start_s: from the wish for a device to its first task. mean_life_s: mean
-    time between failures of one device, None for never; a replacement is wished for at once. price_per_hour: US dollars,
-    from the wish on. None for a price or a start: what the cost table says, for all ranks.
+    slots: tasks that one worker takes at a time; what the device cannot do at once waits on it. batch: how many tasks
+    of equal shape a worker takes in one call. ranks: real devices that work as one (context parallelism). cold_start_s:
+    from the wish for a device to its first task. mean_life_s: mean time between failures of one device, None for never;
+    a replacement is wished for at once. price_per_hour: US dollars, from the wish on. None for a price or a start: what
+    the cost table says, for all ranks.
     """
 
     serves: tuple[Pool, ...]
