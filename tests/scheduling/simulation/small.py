@@ -39,7 +39,9 @@ def table(spread: float = 0.0, seconds: dict[Kind, float] = SECONDS) -> CostTabl
         memory_per_key_frame=Sourced(1.0, why),
         tasks={
             # What a decode costs is for each latent: it may have to do a segment's history again.
-            kind: TaskCost(*((0.0, time) if kind is Kind.DECODE else (time, 0.0)), 0.0, spread, 0.0, 1.0, None, 0.0, why)
+            kind: TaskCost(
+                *((0.0, time) if kind is Kind.DECODE else (time, 0.0)), 0.0, spread, 0.0, 1.0, None, 0.0, why
+            )
             for kind, time in seconds.items()
         },
         setups={"one": Setup((tuple(Pool),), {}, ChainMode.T_B, None, why)},
