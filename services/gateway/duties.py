@@ -1,6 +1,7 @@
-"""What a gateway does beside its streams: it tells its queues for autoscaling, and one of the replicas keeps the store tidy.
+"""What a gateway does beside its streams: it tells its queues for autoscaling, and one of the replicas keeps the store tidy and,
+where it is asked to, sizes the pools.
 
-In a cluster the tidying replica is elected by a Lease; elsewhere each gateway tidies, which does no harm: it is idempotent.
+In a cluster that replica is elected by a Lease; elsewhere each gateway tidies, which does no harm: it is idempotent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from services.gateway.worlds import Worlds
 from teleworld.rpc.server import Server
 from teleworld.runtime.aiokit import TaskGroup
 from teleworld.scheduling.tasks import Pool
-from teleworld.world.errors import Unavailable
+from teleworld.world.errors import InvalidInput, Unavailable
 
 SWEEP_SECONDS = 300.0
 _log = logging.getLogger(__name__)
@@ -38,10 +39,12 @@ class Duties:
         self._worlds = worlds
         self.demand = Demand(worlds.store, identity(), self._own)
         self.scaler_address = ""
-        self._tasks = TaskGroup(lambda error: _log.error("a duty failed", exc_info=error))
+        self._tasks = TaskGroup(_failed)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Duties:
+        if self._settings.scale and self._settings.discovery != "kubernetes":
+            raise InvalidInput("scale", "needs discovery=kubernetes")
         self._stack.push_async_callback(self._tasks.close)
         self._tasks.start(self.demand.run(), name="demand")
         if self._settings.scaler_port is not None:
@@ -69,11 +72,25 @@ class Duties:
         # Imported late: only a gateway in a cluster needs the Kubernetes client.
         from services.gateway.cluster.api import connect, own_namespace
         from services.gateway.cluster.leadership import Leadership, LeaseName
+        from services.gateway.cluster.scaling import Autoscaler, Bounds
 
+        bounds = Bounds.parse(self._settings.scale)
         api = await connect(self._settings.kubernetes_api)
         self._stack.push_async_callback(api.close)
-        lease = LeaseName(self._settings.lease_name, os.environ.get("POD_NAMESPACE") or own_namespace())
-        self._tasks.start(Leadership(api, lease, identity(), self._sweep).run(), name="leadership")
+        namespace = os.environ.get("POD_NAMESPACE") or own_namespace()
+        autoscaler = Autoscaler(api, namespace, bounds, self.demand)
+
+        async def lead() -> None:
+            async with asyncio.TaskGroup() as duties:
+                duties.create_task(self._sweep(), name="sweep")
+                if bounds:
+                    duties.create_task(autoscaler.run(), name="autoscaler")
+
+        lease = LeaseName(self._settings.lease_name, namespace)
+        campaign = TaskGroup(_failed)
+        # Ends before the client does: whoever leads gives the Lease back, so that the next one need not wait it out.
+        self._stack.push_async_callback(campaign.close)
+        campaign.start(Leadership(api, lease, identity(), lead).run(), name="leadership")
 
     async def _sweep(self) -> None:
         """Take worlds that are gone, expired or deleted half-way, out of the index, for ever."""
@@ -84,3 +101,7 @@ class Duties:
             except Unavailable as error:
                 _log.warning("the store cannot be swept", extra={"reason": error.reason})
             await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _failed(error: BaseException) -> None:
+    _log.error("a duty failed", exc_info=error)

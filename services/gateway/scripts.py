@@ -7,6 +7,9 @@ there. A store that fails over without its last writes would otherwise get a log
 
 from __future__ import annotations
 
+PREFIX = "teleworld:gateway"
+"""What every key of the gateways begins with."""
+
 KEYS = ("record", "lease", "state", "bindings", "plans", "memory", "prompts", "prompt_uses", "chunks", "controls")
 """The keys of a world, in the order in which every script gets them."""
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,12 +48,12 @@ class Member:
     def alive(self) -> bool:
         return self.process is not None and self.process.child.returncode is None
 
-    async def start(self, *, prepare: Callable[[], None] | None = None, **variables: str) -> None:
-        """Start it, again if need be; returns when it serves. prepare: runs in the child before the program does."""
-        await self.launch(prepare=prepare, **variables)
+    async def start(self, **variables: str) -> None:
+        """Start it, again if need be; returns when it serves."""
+        await self.launch(**variables)
         await self.serving()
 
-    async def launch(self, *, prepare: Callable[[], None] | None = None, **variables: str) -> None:
+    async def launch(self, **variables: str) -> None:
         """Start it without waiting until it serves."""
         with self.log.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
@@ -68,7 +67,6 @@ class Member:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                preexec_fn=prepare,
             )
         self.process = Process(child)
 
@@ -242,11 +240,6 @@ class Fleet:
 
     def _seen(self, member: Member) -> str:
         return self.proxies[member.name].address if member.name in self.proxies else member.address
-
-
-def limit(kind: int, amount: int) -> Callable[[], None]:
-    """What sets a resource limit in a child before its program starts."""
-    return lambda: resource.setrlimit(kind, (amount, amount))
 
 
 def segment_files() -> set[str]:

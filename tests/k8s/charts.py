@@ -65,6 +65,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "keda": tuple(f"{worker}.autoscaling.mode=keda" for worker in WORKERS),
     "keda-insecure": ("populator.autoscaling.mode=keda", "tls.mode=insecure"),
     "hpa": tuple(f"{worker}.autoscaling.mode=hpa" for worker in WORKERS),
+    "sized-by-the-gateway": ("populator.autoscaling.mode=gateway", "decoder.autoscaling.mode=gateway"),
     "ingress": ("ingress.enabled=true", "ingress.tlsSecret=public"),
     "gateway-api": ("gatewayApi.enabled=true", "gatewayApi.backendCaConfigMap=authority"),
     "watched": FULL,
@@ -139,12 +140,12 @@ def set_options(values: tuple[str, ...]) -> Iterator[str]:
 
 
 @lru_cache(maxsize=256)
-def render(*values: str, example: str | None = None, kubernetes: str = "1.34") -> list[Object]:
+def render(*values: str, example: str | None = None, kubernetes: str = "1.34", release: str = RELEASE) -> list[Object]:
     """The objects of a release with `values` set, over those of an example. Raises AssertionError with Helm's words."""
     options = [*set_options(values), "--kube-version", f"{kubernetes}.0", "--namespace", NAMESPACE]
     if example is not None:
         options += ["--values", str(CHART / f"values-{example}.yaml")]
-    done = run_helm("template", RELEASE, str(CHART), *options)
+    done = run_helm("template", release, str(CHART), *options)
     assert done.returncode == 0, done.stderr
     return [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each]
 

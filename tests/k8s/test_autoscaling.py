@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from services.gateway.cluster.scaling import Bounds
 from services.gateway.scaler import DEFAULT_TARGET
 from teleworld._proto.keda.v1 import externalscaler_pb2_grpc
+from teleworld.scheduling.tasks import Pool
 from tests.k8s.charts import MATRIX, WORKERS, Object, environment, named, of_kind, pods, render
 
 
@@ -72,9 +74,27 @@ def test_the_alternative_looks_at_the_same_queue() -> None:
     (metric,) = named(render(*MATRIX["hpa"]), "HorizontalPodAutoscaler", "populator")["spec"]["metrics"]
     assert metric["external"]["metric"] == {
         "name": "teleworld_gateway_queue_depth",
-        "selector": {"matchLabels": {"pool": "populator"}},
+        "selector": {"matchLabels": {"pool": "populator", "namespace": "worlds", "release": "walk-teleworld"}},
     }
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "2"}
+    own = render(*MATRIX["hpa"], "populator.autoscaling.metricLabels.mesh=m")
+    (metric,) = named(own, "HorizontalPodAutoscaler", "populator")["spec"]["metrics"]
+    assert metric["external"]["metric"]["selector"] == {"matchLabels": {"pool": "populator", "mesh": "m"}}
+
+
+def test_the_gateway_may_own_the_number_itself() -> None:
+    objects = render(*MATRIX["sized-by-the-gateway"], "decoder.autoscaling.maxReplicas=3")
+    told = Bounds.parse(environment(pods(objects)["gateway"])["TELEWORLD_GATEWAY_SCALE"])
+    assert told == {
+        Pool.POPULATOR: Bounds("walk-teleworld-populator", 1, 8, 2.0, 300.0),
+        Pool.DECODER: Bounds("walk-teleworld-decoder", 1, 3, 2.0, 300.0),
+    }
+    for pool, bounds in told.items():
+        deployment = workload(objects, pool.value)
+        assert deployment["metadata"]["name"] == bounds.deployment
+        assert "replicas" not in deployment["spec"]
+    assert not of_kind(objects, "ScaledObject", "HorizontalPodAutoscaler")
+    assert "TELEWORLD_GATEWAY_SCALE" not in environment(pods(render())["gateway"])
 
 
 @pytest.mark.parametrize("case", ["keda", "hpa"])

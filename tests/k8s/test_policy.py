@@ -222,10 +222,13 @@ def test_the_gateway_may_do_what_it_does_and_nothing_else() -> None:
                 for verb in rule["verbs"]
             }
             lease = (role["metadata"]["name"],)
+            pools = ("populator", "decoder") if name == "sized-by-the-gateway" else ()
+            sized = tuple(f"walk-teleworld-{pool}" for pool in pools)
             assert granted == {
                 *(("endpointslices", verb, ()) for verb in ("get", "list", "watch")),
                 ("leases", "create", ()),
                 *(("leases", verb, lease) for verb in ("get", "update")),
+                *(("deployments/scale", verb, sized) for verb in ("get", "update") if sized),
             }, name
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.k8s.charts import CHART, helm, load_script
+from tests.k8s.charts import CHART, ROOT, helm, load_script
 
+TRAINING = ROOT / "k8s" / "helm" / "teleworld-training"
 SERVICE_SECTIONS = ("gateway", "planner", "populator", "reconstructor", "decoder")
 
 
@@ -38,8 +40,9 @@ def leaves(tree: Any, path: str = "") -> list[str]:
     return [path]
 
 
-def test_every_value_says_what_it_does(rendering: Any) -> None:
-    source = (CHART / "values.yaml").read_text()
+@pytest.mark.parametrize("chart", [CHART, TRAINING], ids=lambda chart: chart.name)
+def test_every_value_says_what_it_does(rendering: Any, chart: Path) -> None:
+    source = (chart / "values.yaml").read_text()
     told = [value.path for value in rendering.documented(source)]
     silent = [
         leaf

@@ -30,8 +30,8 @@ def test_the_matrix_is_valid() -> None:
 
 def test_training_manifests_are_valid() -> None:
     for path in sorted((ROOT / "k8s" / "training").glob("*.yaml")):
-        each = yaml.safe_load(path.read_text())
-        assert schemas.faults(each, "1.34") == (), path.name
+        for each in yaml.safe_load_all(path.read_text()):
+            assert schemas.faults(each, "1.34") == (), path.name
 
 
 @pytest.mark.parametrize(

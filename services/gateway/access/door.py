@@ -58,11 +58,6 @@ class Door:
         self._note(level, "admitted", caller, permission, world)
         return caller
 
-    async def create(self, caller: Caller, world_bytes: int) -> None:
-        """Raise Overloaded when the caller's tenant may not have one more world."""
-        with _counted():
-            await self._quotas.world(caller, world_bytes)
-
     async def touch(self, caller: Caller, world: str, fps: float, seconds: float) -> None:
         """Count a driven world for `seconds` from now. Raises Overloaded when the quota is used up."""
         with _counted():

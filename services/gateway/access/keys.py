@@ -27,7 +27,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from services.gateway.access.callers import Caller, Quota, read_permissions
-from services.gateway.store import PREFIX, Store
+from services.gateway.scripts import PREFIX
+from services.gateway.store import Store
 from teleworld.world.credentials import API_KEY, KEY_ID, key_digest
 from teleworld.world.errors import InvalidInput
 from teleworld.world.identifiers import check_tenant

@@ -1,12 +1,15 @@
-"""What tenants use, counted in Redis over all gateways: calls a minute, and worlds that are driven.
+"""What tenants use, counted in Redis over all gateways: calls a minute, and worlds that are driven. Worlds that there are count
+where they enter the index.
 
 A driven world counts until its gateway says that it is over, or has not said anything for a lease's time.
 """
 
 from __future__ import annotations
 
-from services.gateway.access.callers import Caller
-from services.gateway.store import PREFIX, Store
+from services.gateway.access.callers import Caller, Quota
+from services.gateway.scripts import PREFIX
+from services.gateway.states import ANY_ROOM, Room
+from services.gateway.store import Store
 from teleworld.world.errors import Overloaded
 
 # A bucket that holds a quarter of a minute's calls and fills steadily: {allowed, milliseconds until the next call}.
@@ -67,17 +70,6 @@ class Quotas:
         if not allowed:
             raise Overloaded(f"more than {limit} calls a minute", wait_ms / 1000)
 
-    async def world(self, caller: Caller, world_bytes: int) -> None:
-        """One more world, which may take up to `world_bytes` of the store."""
-        quota = caller.quota
-        if quota.worlds is None and quota.memory_bytes is None:
-            return
-        count = await self._store.count(caller.tenant)
-        if quota.worlds is not None and count >= quota.worlds:
-            raise Overloaded(f"the quota of {quota.worlds} worlds is used up", BUSY_SECONDS)
-        if quota.memory_bytes is not None and (count + 1) * world_bytes > quota.memory_bytes:
-            raise Overloaded(f"the quota of {quota.memory_bytes} bytes is used up", BUSY_SECONDS)
-
     async def drive(self, caller: Caller, world: str, fps: float, seconds: float) -> None:
         """`world` is driven for `seconds` from now on; called again before they are over, it goes on."""
         quota = caller.quota
@@ -102,3 +94,16 @@ class Quotas:
     @staticmethod
     def _key(caller: Caller, name: str) -> str:
         return f"{PREFIX}:quota:{{{caller.tenant}}}:{name}"
+
+
+def room_of(quota: Quota, world_bytes: int) -> Room:
+    """How many worlds a quota has room for, each of which may take up to `world_bytes` of the store."""
+    bounds: list[tuple[int, str]] = []
+    if quota.worlds is not None:
+        bounds.append((quota.worlds, f"{quota.worlds} worlds"))
+    if quota.memory_bytes is not None:
+        bounds.append((quota.memory_bytes // world_bytes, f"{quota.memory_bytes} bytes"))
+    if not bounds:
+        return ANY_ROOM
+    worlds, what = min(bounds)
+    return Room(worlds, f"the quota of {what} is used up")

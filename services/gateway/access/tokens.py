@@ -2,7 +2,8 @@
 
 An identity provider's tokens are checked against its JWKS, from a file that is read again when it changes, or from a URL that
 is asked again for a key that is not known yet (rotation), at most every few seconds. Our own are signed with a secret that
-the replicas share through Redis; a backend hands one to a browser, which then may watch or walk in that world alone.
+the replicas share through Redis; a backend hands one to a browser, which then may watch or walk in that world alone. A store
+that loses the secret gets it back from whoever knows it; one that has another is believed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from urllib.request import urlopen
 import jwt
 
 from services.gateway.access.callers import Caller, Permission, Quota, read_permissions
-from services.gateway.store import PREFIX, Store
+from services.gateway.scripts import PREFIX
+from services.gateway.store import Store
 from teleworld.world.errors import InvalidInput, Unavailable
 from teleworld.world.identifiers import check_tenant, tenant_of
 
@@ -33,6 +35,10 @@ WORLD_PREFIX = "tww."
 SECRET_KEY = f"{PREFIX}:token_secret"
 AUDIENCE = "teleworld.world"
 MAX_WORLD_TOKEN_SECONDS = 24 * 3600
+SECRET_SECONDS = 60.0
+"""How long the shared secret is used without a look at the store."""
+DOUBT_SECONDS = 1.0
+"""How long after a look a signature that does not hold is no reason for another."""
 
 
 class KeySet:
@@ -122,8 +128,7 @@ class WorldTokens:
     """Our own tokens for one world each."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._secret = b""
+        self._secret = _SharedSecret(store)
 
     async def issue(
         self, caller: Caller, world: str, permissions: frozenset[Permission], seconds: int
@@ -140,20 +145,18 @@ class WorldTokens:
             "exp": expires,
             "jti": secrets.token_hex(8),
         }
-        return WORLD_PREFIX + jwt.encode(claims, await self._key(), algorithm="HS256"), expires
+        return WORLD_PREFIX + jwt.encode(claims, await self._secret.get(0.0), algorithm="HS256"), expires
 
     async def find(self, token: str) -> Caller | None:
         """The caller, or None for a token that does not hold."""
         if not token.startswith(WORLD_PREFIX):
             return None
+        signed = token.removeprefix(WORLD_PREFIX)
         try:
-            claims: Mapping[str, Any] = jwt.decode(
-                token.removeprefix(WORLD_PREFIX),
-                await self._key(),
-                algorithms=["HS256"],
-                audience=AUDIENCE,
-                options={"require": ["exp", "aud", "world"]},
-            )
+            try:
+                claims = _claims(signed, await self._secret.get(SECRET_SECONDS))
+            except jwt.InvalidSignatureError:  # of a secret that another replica knows by now, perhaps
+                claims = _claims(signed, await self._secret.get(DOUBT_SECONDS))
         except jwt.PyJWTError:
             return None
         world = str(claims["world"])
@@ -162,9 +165,37 @@ class WorldTokens:
             tenant_of(world), f"token of {claims.get('sub', '')}", permissions, world, Quota(**claims.get("quota", {}))
         )
 
-    async def _key(self) -> bytes:
-        """The secret that all replicas share: whoever needs it first makes it."""
-        if not self._secret:
-            await self._store.ask(self._store.redis.setnx(SECRET_KEY, secrets.token_bytes(32)))
-            self._secret = await self._store.ask(self._store.redis.get(SECRET_KEY))
-        return self._secret
+
+class _SharedSecret:
+    """The secret in the store, and what was last known of it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._value = b""
+        self._asked = float("-inf")
+
+    async def get(self, seconds: float) -> bytes:
+        """The secret; the store is asked if it was not for `seconds`. Where it has none it gets the one that is known here, or
+        a new one. Raises Unavailable when none was ever known."""
+        now = time.monotonic()
+        if not self._value or now - self._asked >= seconds:
+            self._asked = now
+            offered = self._value or secrets.token_bytes(32)
+            try:
+                kept = await self._store.ask(self._store.redis.set(SECRET_KEY, offered, nx=True, get=True))
+                self._value = offered if kept is None else kept
+            except Unavailable:
+                if not self._value:
+                    raise
+        return self._value
+
+
+def _claims(token: str, secret: bytes) -> Mapping[str, Any]:
+    claims: Mapping[str, Any] = jwt.decode(
+        token,
+        secret,
+        algorithms=["HS256"],
+        audience=AUDIENCE,
+        options={"require": ["exp", "aud", "world"]},
+    )
+    return claims

@@ -44,6 +44,13 @@ TELEWORLD_GATEWAY_<FIELD>; the fields are those of services/<name>/settings.py, 
 {{- $_ := set $fields (printf "%s_addresses" $worker) (printf "%s:%d" $headless (int $pool.port)) -}}
 {{- end -}}
 {{- end -}}
+{{- $sizes := list -}}
+{{- range $worker := include "teleworld.sized" .root | fromJsonArray -}}
+{{- $scaling := (include "teleworld.service" (dict "root" $root "name" $worker) | fromJson).autoscaling -}}
+{{- $bounds := printf "%d:%d:%d:%d" (int $scaling.minReplicas) (int $scaling.maxReplicas) (int $scaling.targetQueueDepth) (int $scaling.scaleDownStabilizationSeconds) -}}
+{{- $sizes = append $sizes (printf "%s=%s-%s:%s" $worker $fullname $worker $bounds) -}}
+{{- end -}}
+{{- with $sizes }}{{ $_ := set $fields "scale" (join "," .) }}{{ end -}}
 {{- if has $values.auth.mode (list "apiKeys" "both") -}}
 {{- $_ := set $fields "api_keys_file" (printf "/etc/teleworld/api-keys/%s" $values.auth.apiKeys.key) -}}
 {{- $_ := set $fields "stored_api_keys" $values.auth.apiKeys.stored -}}

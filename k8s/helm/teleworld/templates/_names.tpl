@@ -167,3 +167,20 @@ fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
+
+{{/* Label matchers that pick out this release's series. */}}
+{{- define "teleworld.series" -}}
+{{- default (printf "namespace=%q,release=%q" .Release.Namespace (include "teleworld.fullname" .)) .Values.monitoring.selector -}}
+{{- end }}
+
+{{/* The workers whose number the gateway owns, as JSON. */}}
+{{- define "teleworld.sized" -}}
+{{- $root := . -}}
+{{- $sized := list -}}
+{{- range $name := include "teleworld.workers" . | fromJsonArray -}}
+{{- if eq (include "teleworld.service" (dict "root" $root "name" $name) | fromJson).autoscaling.mode "gateway" -}}
+{{- $sized = append $sized $name -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $sized -}}
+{{- end }}

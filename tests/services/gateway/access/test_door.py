@@ -18,9 +18,10 @@ from teleworld._proto.gateway.v1 import world_service_pb2 as pb
 from teleworld.rpc.status import from_rpc_error
 from teleworld.world.credentials import new_key
 from teleworld.world.errors import NotFound, Overloaded, PermissionDenied, Unauthenticated
-from tests.services.gateway.mesh import Gateway, Mesh, png
+from tests.services.gateway.mesh import Gateway, Mesh, attached, png
 
-ACME, ZETA, READER, SMALL, BRIEF = (new_key(name) for name in ("acme-1", "zeta-1", "reader", "small", "brief"))
+NAMES = ("acme-1", "zeta-1", "reader", "small", "brief", "twins")
+ACME, ZETA, READER, SMALL, BRIEF, TWINS = (new_key(name) for name in NAMES)
 
 
 def entry(name: str, key: tuple[str, str], tenant: str, **more: Any) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def keys_yaml(*more: dict[str, Any]) -> str:
                 entry("reader", READER, "acme", permissions=["read"]),
                 entry("small", SMALL, "small", quota={"worlds": 1, "streams": 1, "calls_per_minute": 40}),
                 entry("brief", BRIEF, "brief", quota={"calls_per_minute": 40}),
+                entry("twins", TWINS, "twins", quota={"worlds": 2}),
                 *more,
             ]
         }
@@ -171,6 +173,33 @@ async def test_quotas_refuse_with_a_time_to_come_back(guarded: Gateway) -> None:
             kinds.append(from_rpc_error(error))
     assert kinds and all(isinstance(kind, Overloaded) and 0 < kind.retry_after_s < 3 for kind in kinds)
     assert await create(guarded, ACME), "others are not disturbed"
+
+
+async def test_of_all_that_come_at_a_time_as_many_get_in_as_there_is_room_for(
+    mesh: Mesh, guarded: Gateway, keys: Path
+) -> None:
+    """Worlds, then forks, at two gateways: each of them asks before any other one is there."""
+    gateways = (guarded, await mesh.gateway(api_keys_file=str(keys)))
+    first = await create(guarded, TWINS)
+    creations = [create(gateways[number % 2], TWINS) for number in range(6)]
+    assert overloaded(await asyncio.gather(*creations, return_exceptions=True)) == 5
+    listed = await guarded.stub.ListWorlds(pb.ListWorldsRequest(), metadata=bearer(TWINS))
+    (second,) = {world.name for world in listed.worlds} - {first}
+    async with attached(guarded, first, until_chunk=8, metadata=bearer(TWINS)) as stream:
+        await stream.finish()
+    await guarded.stub.DeleteWorld(pb.DeleteWorldRequest(name=second), metadata=bearer(TWINS))
+    kept = set(mesh.memory.worlds)
+    request = pb.ForkWorldRequest(name=first, chunk=8)
+    forks = [gateways[number % 2].stub.ForkWorld(request, timeout=20, metadata=bearer(TWINS)) for number in range(6)]
+    assert overloaded(await asyncio.gather(*forks, return_exceptions=True)) == 5
+    assert len(set(mesh.memory.worlds) - kept) == 1, "the copied memory of a refused fork is left"
+
+
+def overloaded(outcomes: list[Any]) -> int:
+    """How many were refused for want of room; nothing else is wrong with any."""
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, grpc.aio.AioRpcError)]
+    assert all(isinstance(from_rpc_error(error), Overloaded) for error in refusals)
+    return len(refusals)
 
 
 async def test_keys_are_read_anew_and_a_broken_file_changes_nothing(guarded: Gateway, keys: Path) -> None:
