@@ -10,6 +10,7 @@ import numpy as np
 
 from teleworld.generation.model import Model
 from teleworld.generation.reconstructor import Reconstructor
+from teleworld.memory.forgetting import forget
 from teleworld.memory.memory import Memory
 from teleworld.memory.store import LocalMemoryStore
 from teleworld.world.camera import CameraPath, pose
@@ -33,3 +34,5 @@ def rehearse(model: Model) -> None:
         for own_view_only in (False, True):
             core.guide(GuideRequest(context, revision, (2,), path, own_view_only))
     b"".join(core.export(WORLD, 1, 1))
+    points = core.memory.field_at(WORLD, 0, 1).static
+    forget(points, poses[0, :3, 3], len(points) // 2, len(points) // 4, len(points))

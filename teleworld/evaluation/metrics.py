@@ -5,6 +5,7 @@ Pictures are uint8 [F, H, W, 3] unless said otherwise. Nothing here knows networ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,20 @@ class Figure:
             return cls(float("nan"), float("nan"), 0)
         spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
         return cls(float(values.mean()), 1.96 * spread / float(np.sqrt(len(values))), len(values))
+
+    @classmethod
+    def resampled(cls, statistic: Callable[[NDArray[np.int64]], float], count: int, draws: int = 400) -> Figure:
+        """Of a statistic that is no mean over samples, such as a ratio of sums: `statistic` takes row numbers.
+
+        The interval is 1.96 standard deviations over bootstrap draws of the `count` rows, from a fixed seed.
+        """
+        if not count:
+            return cls(float("nan"), float("nan"), 0)
+        random = np.random.default_rng(count)
+        values = [statistic(random.integers(count, size=count)) for _ in range(draws)] if count > 1 else []
+        finite = [value for value in values if np.isfinite(value)]
+        spread = 1.96 * float(np.std(finite)) if finite else float("nan")
+        return cls(float(statistic(np.arange(count))), spread, count)
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} ± {self.interval:.3f}"
@@ -87,12 +102,16 @@ def drift(pictures: Pictures, fps: float) -> dict[str, float]:
     return {name: float(np.polyfit(minutes, line, 1)[0] / max(line.mean(), 1e-6)) for name, line in series.items()}
 
 
-def neighbour_correlation(latents: Floats) -> float:
-    """Mean correlation of latents [..., C, h, w] between cells beside and below each other."""
+def neighbour_correlation(latents: Floats, token: int = 1) -> float:
+    """Mean correlation of latents [..., C, h, w] between cells beside and below each other that belong to different tokens.
+
+    token: cells along a token's side. Cells of one token come out of one head, so they say nothing on coherence.
+    """
     centred = latents - latents.mean(axis=(-2, -1), keepdims=True)
     energy = float(np.square(centred).mean())
-    pairs = [(centred[..., 1:], centred[..., :-1]), (centred[..., 1:, :], centred[..., :-1, :])]
-    return float(np.mean([(one * other).mean() for one, other in pairs]) / max(energy, 1e-12))
+    left, right = centred[..., token - 1 : -1 : token], centred[..., token::token]
+    above, below = centred[..., token - 1 : -1 : token, :], centred[..., token::token, :]
+    return float(np.mean([(left * right).mean(), (above * below).mean()]) / max(energy, 1e-12))
 
 
 def frechet(first: Floats, second: Floats) -> float:

@@ -7,17 +7,19 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from teleworld.evaluation.metrics import Figure, Pictures
+from teleworld.evaluation.cards import value_text
+from teleworld.evaluation.metrics import Pictures
 
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#222}"
     "table{border-collapse:collapse}td,th{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums}img{max-width:100%;image-rendering:pixelated}"
-    "figure{margin:1rem 0}figcaption{color:#555}"
+    "figure{margin:1rem 0}figcaption{color:#555}td.met{color:#083}td.missed{color:#b20}"
 )
 
 
@@ -28,11 +30,13 @@ def strip(rows: Sequence[Pictures], columns: int = 8) -> np.ndarray:
 
 
 def page(
-    title: str, figures: Mapping[str, Figure | float], strips: Mapping[str, np.ndarray], plots: Sequence[str]
+    title: str, rows: Mapping[str, Mapping[str, Any]], strips: Mapping[str, np.ndarray], plots: Sequence[str]
 ) -> str:
-    """HTML. figures: by row name. strips: uint8 [H, W, 3] by caption. plots: SVG elements."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td class=n>{text(value)}</td></tr>" for name, value in figures.items()
+    """HTML. rows: of a run's result, by key. strips: uint8 [H, W, 3] by caption. plots: SVG elements."""
+    cells = "".join(
+        f"<tr><td>{html.escape(row['title'])}</td><td>{html.escape(key.rsplit('.', 1)[1])}</td>"
+        f"<td class=n>{html.escape(value_text(row))}</td><td>{html.escape(row['bar'] or '')}</td>{_mark(row['met'])}</tr>"
+        for key, row in rows.items()
     )
     pictures = "".join(
         f'<figure><img src="data:image/png;base64,{_png(picture)}"><figcaption>{html.escape(caption)}</figcaption></figure>'
@@ -40,14 +44,13 @@ def page(
     )
     return (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{STYLE}</style>"
-        f"<h1>{html.escape(title)}</h1><table><tr><th>figure</th><th>mean ± 95 %</th></tr>{rows}</table>"
-        f"{''.join(plots)}{pictures}"
+        f"<h1>{html.escape(title)}</h1>{''.join(plots)}{pictures}"
+        f"<table><tr><th>figure</th><th>split</th><th>mean ± 95 %</th><th>bar</th><th></th></tr>{cells}</table>"
     )
 
 
-def text(value: Figure | float) -> str:
-    """A figure as it is printed."""
-    return str(value) if isinstance(value, Figure) else f"{value:.3f}"
+def _mark(met: bool | None) -> str:
+    return "<td></td>" if met is None else "<td class=met>met</td>" if met else "<td class=missed>not met</td>"
 
 
 def plot(caption: str, seconds: Sequence[float], lines: Mapping[str, Sequence[float]]) -> str:

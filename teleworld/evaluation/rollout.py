@@ -45,8 +45,9 @@ EPOCH = 1
 @dataclass(frozen=True, eq=False)
 class Segment:
     """What one segment showed. `first`: number of its first shown pixel frame. frames: uint8 [F, H, W, 3] at the model's
-    size; sharp: the same after super-resolution. guidance, mask: what it was guided by, aligned with `frames`. latents:
-    float32 [n, C, h, w] of the shown latents. seen: the key frames as they were measured and fused."""
+    size; sharp: the same after super-resolution, no frames if that is left out. guidance, mask: what it was guided by,
+    aligned with `frames`. latents: float32 [n, C, h, w] of the shown latents. seen: the key frames as they were measured
+    and fused."""
 
     first: int
     frames: Bytes
@@ -58,12 +59,14 @@ class Segment:
 
 
 class Roller:
-    """Walks of one model. `remember` False guides by the newest key frame alone, the baseline without a memory."""
+    """Walks of one model. `remember` False guides by the newest key frame alone, the baseline without a memory. `upscale`
+    False leaves super-resolution out, which nothing that is generated later depends on."""
 
-    def __init__(self, model: Model, timeline: Timeline, *, remember: bool = True) -> None:
+    def __init__(self, model: Model, timeline: Timeline, *, remember: bool = True, upscale: bool = True) -> None:
         self.model = model
         self.timeline = timeline
         self._own_view_only = not remember
+        self._upscale = upscale
         self._planner, self._populator = Planner(model), Populator(model)
 
     def prompt(self, text: str) -> Prompt:
@@ -71,10 +74,13 @@ class Roller:
         return self._planner.embed(EmbedRequest(self.model.digest, text))
 
     @torch.inference_mode()
-    def walk(self, picture: Bytes, path: CameraPath, prompt: Prompt, seed: int) -> Iterator[Segment]:
+    def walk(
+        self, picture: Bytes, path: CameraPath, prompt: Prompt, seed: int, *, last_only: bool = False
+    ) -> Iterator[Segment]:
         """The segments whose cameras `path` [1 + frames] holds; path[0] is the camera of `picture` uint8 [H, W, 3].
 
-        Where a planned latent lies beyond the end, the last camera stands in; it is not shown.
+        Where a planned latent lies beyond the end, the last camera stands in; it is not shown. last_only: show the last
+        segment alone, and save the time to decode the others.
         """
         memory = Memory(LocalMemoryStore())
         reconstructor = Reconstructor(self.model, memory)
@@ -82,7 +88,8 @@ class Roller:
         prefix = self._planner.encode(EncodeRequest(self._context(0, seed), picture)).latent
         start = ReconstructRequest(self._context(0, seed), -1, picture[None], path[:1], (0,))
         revision = reconstructor.reconstruct(start).revision
-        for number in range((len(path) - 1) // timeline.frames_per_segment):
+        count = (len(path) - 1) // timeline.frames_per_segment
+        for number in range(count):
             context, origin = self._context(number, seed), number * timeline.frames_per_segment
             guidance = self._guide(reconstructor, context, revision, path, origin)
             latents = self._generate(context, prefix, guidance, prompt)
@@ -94,7 +101,8 @@ class Roller:
             request = ReconstructRequest(context, revision, bridged.pictures, path[at], tuple(at))
             seen = reconstructor.measure(memory.field_at(WORLD, EPOCH, revision), request)
             revision = memory.fuse_and_append(WORLD, EPOCH, revision, seen).revision
-            yield self._show(origin + 1, latents, guidance, seen)
+            if not last_only or number == count - 1:
+                yield self._show(origin + 1, latents, guidance, seen)
             prefix = bridged.boundary
 
     def _context(self, segment: int, seed: int) -> TaskContext:
@@ -133,12 +141,13 @@ class Roller:
             hint = decoder_guidance(guidance, guidance.indices.index(index))
             pixels = vae.decode_chunk(latents_to_tensor(latents[index][None]), state, hint)
             frames.append(to_frames(pixels))
-            sharp.append(to_frames(upscaler.upscale_chunk(pixels, upscaler_state)))
+            if self._upscale:
+                sharp.append(to_frames(upscaler.upscale_chunk(pixels, upscaler_state)))
         own = guidance.of(shown)
         return Segment(
             first,
             np.concatenate(frames),
-            np.concatenate(sharp),
+            np.concatenate(sharp) if sharp else np.zeros((0, 2, 2, 3), np.uint8),
             own.pixels,
             own.mask,
             np.stack([latents[index] for index in shown]),

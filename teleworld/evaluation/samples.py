@@ -47,7 +47,7 @@ class Start:
 
 
 def starts(episodes: Sequence[Episode], count: int, frames: int) -> list[Start]:
-    """`count` starts with `frames` frames behind each, spread over the episodes; the same for the same episodes.
+    """`count` starts with `frames` frames behind each, spread over the episodes; fewer are the first ones of more.
 
     Raises:
         InvalidInput: no episode is long enough.
@@ -55,11 +55,30 @@ def starts(episodes: Sequence[Episode], count: int, frames: int) -> list[Start]:
     long_enough = [episode for episode in episodes if len(episode) > frames]
     if not long_enough:
         raise InvalidInput("frames", f"no episode has {frames + 1} frames")
-    random = np.random.default_rng([count, frames])
+    chosen = [long_enough[number % len(long_enough)] for number in range(count)]
     return [
-        Start(episode, int(random.integers(len(episode) - frames)), frames)
-        for episode in (long_enough[number % len(long_enough)] for number in range(count))
+        Start(episode, int(np.random.default_rng([number, frames]).integers(len(episode) - frames)), frames)
+        for number, episode in enumerate(chosen)
     ]
+
+
+def with_movers(episodes: Sequence[Episode], count: int, pixels: tuple[int, int] = (300, 4000)) -> list[Start]:
+    """Starts whose picture shows moving things of a size in `pixels`, one after another from each episode that has any.
+
+    Raises:
+        InvalidInput: nothing moves in any episode.
+    """
+    found: list[list[Start]] = []
+    for number, episode in enumerate(episodes):
+        sizes = episode.dynamic(slice(None)).sum(axis=(1, 2))
+        frames = np.flatnonzero((sizes >= pixels[0]) & (sizes <= pixels[1]))
+        random = np.random.default_rng([number, 1])
+        found.append([Start(episode, int(frame), 0) for frame in random.permutation(frames)[:count]])
+    most = max((len(places) for places in found), default=0)
+    spread = [places[turn] for turn in range(most) for places in found if turn < len(places)]
+    if not spread:
+        raise InvalidInput("episodes", "nothing moves in any of them")
+    return spread[:count]
 
 
 def full_turn(start: Start, frames: int) -> CameraPath:

@@ -1,4 +1,4 @@
-"""Fusing key frames into the field (paper 3.3): static points accumulate once, moving points replace each other.
+"""Fusing key frames into the field (paper 3.3): static points accumulate once, moving points follow what is seen of them.
 
 Each static pixel of a key frame is confronted with every surfel that projects near it, the hidden ones included:
 
@@ -9,7 +9,8 @@ Each static pixel of a key frame is confronted with every surfel that projects n
   strike (or at once if it was doubtful) it is removed;
 - where nothing agrees, the pixel becomes a new surfel.
 
-Nothing here trusts a pixel at a depth edge, nor one that touches a moving object.
+Nothing here trusts a pixel at a depth edge, nor one that touches a moving object. What becomes of moving points is told in
+`teleworld.memory.movers`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from teleworld.memory.footprint import FootprintStyle, Projector
 from teleworld.memory.forgetting import forget
+from teleworld.memory.movers import DEFAULT_MOVERS, MoverPolicy, body_depth, outlived
 from teleworld.memory.observe import depth_edges, surfels
 from teleworld.memory.points import DynamicPoints, Field, FieldDelta, KeyView, PointCloud
 from teleworld.memory.raster import REPLACED, SEEN, STRUCK, judge
@@ -39,7 +41,7 @@ class FusionPolicy:
     edge: largest change of the relative inverse-depth slope across a pixel. agree: relative depth difference up to which a
     surfel is the same surface; contradict: from which on it is another one. coarser: linear size, in pixels of the new
     frame, from which on an agreeing surfel is replaced. budget: static points of a world; keep: about the share
-    that remains after forgetting, so that it is not due again at each key frame.
+    that remains after forgetting, so that it is not due again at each key frame. movers: the same for what moves.
     """
 
     confident: float = 0.35
@@ -51,6 +53,7 @@ class FusionPolicy:
     coarser: float = 1.25
     budget: int = 200_000
     keep: float = 0.9
+    movers: MoverPolicy = DEFAULT_MOVERS
 
 
 DEFAULT_POLICY = FusionPolicy()
@@ -93,8 +96,8 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
     """The change that the key frames make, and the field after it (equal to `delta.apply(field)` bit for bit)."""
     seen.check()
     static, next_id = field.static, field.next_id
-    moving: list[DynamicPoints] = []
-    view = None
+    moments: list[DynamicPoints] = []
+    movers, view = field.dynamic, None
     for i, frame in enumerate(seen.frames):
         trusted = (
             (seen.confidence[i] >= policy.confident) & (seen.depth[i] >= policy.near) & (seen.depth[i] <= policy.far)
@@ -105,20 +108,26 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
         depth = view.depth.astype(np.float32)
         sound, slope = depth_edges(depth, policy.edge)
         confidence = np.rint(np.clip(seen.confidence[i], 0, 1) * 255).astype(np.uint8)
-        still = sound & ~_grown(seen.dynamic[i])
+        moving = _grown(seen.dynamic[i])
+        movers, shown = outlived(movers, view.picture, depth, moving, view.camera, policy.movers)
+        still = sound & ~moving & ~_grown(shown)
         fresh, keep, confidences = _confront(static, depth, still, view.camera, policy)
         camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
         added = surfels(view.picture, depth, slope, fresh, confidence, camera, lens, frame, next_id)
         next_id += int(fresh.sum())
         static = replace(static, confidence=confidences).succeed(keep, added)
-        moves = seen.dynamic[i] & (depth > 0)
-        moving.append(
-            DynamicPoints(frame, surfels(view.picture, depth, slope, moves, confidence, camera, lens, frame, 0))
+        bodies = body_depth(seen.depth[i], trusted & sound, seen.dynamic[i], policy.near, policy.far, policy.movers)
+        certain = np.full_like(confidence, 255)
+        moves = surfels(
+            view.picture, bodies, depth_edges(bodies, policy.edge)[1], bodies > 0, certain, camera, lens, frame, 0
         )
+        movers = PointCloud.concatenate([movers, moves])
+        movers = replace(movers, ids=np.arange(len(movers), dtype=np.int64))
+        moments.append(DynamicPoints(frame, movers))
     eye = seen.path.camera_to_world[-1, :3, 3]
     static, next_id = forget(static, eye, policy.budget, int(policy.budget * policy.keep), next_id)
-    after = Field(field.revision + 1, next_id, static, moving[-1].points, view)
-    return FieldDelta.between(field, after, tuple(moving)), after
+    after = Field(field.revision + 1, next_id, static, movers, view)
+    return FieldDelta.between(field, after, tuple(moments)), after
 
 
 def view_cloud(view: KeyView, policy: FusionPolicy = DEFAULT_POLICY) -> PointCloud:

@@ -1,4 +1,4 @@
-"""The 4D field as plain arrays: static points that accumulate, and the dynamic points of the newest key frame alone.
+"""The 4D field as plain arrays: static points that accumulate, and the dynamic points as of the newest key frame.
 
 A point is a surfel: the small flat piece of surface that one pixel of a key frame saw. It remembers two tangents, the
 steps on the surface from that pixel to its right and lower neighbours, because a disc facing the camera leaves gaps on
@@ -80,7 +80,10 @@ class PointCloud:
 
     def select(self, rows: NDArray[np.bool_] | NDArray[np.integer] | slice) -> PointCloud:
         """The points of a boolean mask [P], of row numbers or of a slice (which shares memory)."""
-        return PointCloud(*(getattr(self, item.name)[rows] for item in fields(self)))
+        if isinstance(rows, slice):
+            return PointCloud(*(getattr(self, item.name)[rows] for item in fields(self)))
+        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return PointCloud(*(np.take(getattr(self, item.name), chosen, axis=0, mode="clip") for item in fields(self)))
 
     def same_as(self, other: PointCloud) -> bool:
         """Whether every array is equal bit for bit."""
@@ -125,8 +128,8 @@ class KeyView:
 class Field:
     """The memory of one world at one revision; `EMPTY_REVISION` is the empty field before the start picture.
 
-    dynamic holds the points of `view`'s frame that move; older ones are in the store only, so that no frozen ghosts are
-    rendered. next_id is the id of the next static point.
+    dynamic holds what moves as of `view`'s frame: what that frame saw, and what earlier ones saw of things that are out of
+    sight by now. Older moments are in the store only. next_id is the id of the next static point.
     """
 
     revision: int = EMPTY_REVISION
@@ -155,7 +158,7 @@ class Field:
 
 @dataclass(frozen=True, eq=False)
 class DynamicPoints:
-    """What moved in one key frame. frame: its global pixel frame."""
+    """What moves as of one key frame, including what was last seen before it. frame: its global pixel frame."""
 
     frame: int
     points: PointCloud
@@ -166,7 +169,7 @@ class FieldDelta:
     """What fusing the key frames of one segment changed: revision - 1 -> revision.
 
     added: new static points. removed: ids [R] that are gone. weakened: ids [K] of points that stay with `confidence` [K].
-    dynamic: the moving points of each key frame, in order; the last one's are those that the field shows.
+    dynamic: what moves as of each key frame, in order; the last one's are those that the field shows.
     """
 
     revision: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+from typing import cast
 
 import numpy as np
 import redis
@@ -40,7 +41,7 @@ class RedisEmbeddingCache:
         except redis.RedisError as error:
             _log.warning("the embedding cache cannot be read: %s", error)
             return None
-        return None if document is None else _read(bytes(document))
+        return None if document is None else _read(cast("bytes", document))
 
     def put(self, key: str, embedding: Float) -> None:
         document = io.BytesIO()

@@ -7,7 +7,6 @@ The first value of an answer says how it went.
 from __future__ import annotations
 
 HEAD, DELTAS, SNAPSHOTS, MOMENTS = "head", "deltas", "snapshots", "moments"
-DIGEST_BYTES = 32
 
 # KEYS: head deltas snapshots moments. ARGV: epoch, revision, digest and block of the delta, snapshot or '', horizon,
 # moments kept, floor, time to live in ms or 0, revisions between snapshots, then a frame and a block for each moment.

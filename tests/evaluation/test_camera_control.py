@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from teleworld.evaluation.camera_control import camera_error
+from teleworld.evaluation.camera_control import camera_error, camera_errors
 from tests.memory.room import NANO, path, shoot
 
 LENS = NANO.scaled(2)
@@ -21,6 +21,7 @@ def test_known_motion_is_recovered(pictures: np.ndarray) -> None:
     error = camera_error(pictures, path(*POSES, lens=LENS), 0, 1)
     assert error is not None
     assert error.rotation < 1.5 and error.direction < 10
+    assert camera_errors(pictures, path(*POSES, lens=LENS), 1) == [error], "one after another, the same"
 
 
 def test_a_camera_that_turned_too_far_is_noticed(pictures: np.ndarray) -> None:

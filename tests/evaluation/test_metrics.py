@@ -68,6 +68,9 @@ def test_neighbour_correlation_tells_noise_from_surfaces() -> None:
     smooth = independent.repeat(4, axis=-1).repeat(4, axis=-2)
     assert abs(neighbour_correlation(independent)) < 0.05
     assert neighbour_correlation(smooth) > 0.6
+    tokens = independent.repeat(2, axis=-1).repeat(2, axis=-2)
+    assert neighbour_correlation(tokens) > 0.4, "cells of one token agree"
+    assert abs(neighbour_correlation(tokens, token=2)) < 0.05, "tokens do not"
 
 
 def test_frechet_distance_of_shifted_gaussians() -> None:
@@ -86,3 +89,10 @@ def test_a_figure_leaves_out_what_is_unknown() -> None:
     assert (figure.mean, figure.count) == (2.0, 2)
     assert figure.interval == pytest.approx(1.96)
     assert Figure.of([]).count == 0
+
+
+def test_a_resampled_mean_has_the_interval_of_a_mean() -> None:
+    samples = RANDOM.standard_normal(60)
+    plain, drawn = Figure.of(samples.tolist()), Figure.resampled(lambda rows: float(samples[rows].mean()), 60, 2000)
+    assert drawn.mean == pytest.approx(plain.mean) and drawn.interval == pytest.approx(plain.interval, rel=0.1)
+    assert Figure.resampled(lambda rows: 0.0, 0).count == 0 and np.isnan(Figure.resampled(lambda rows: 1.0, 1).interval)

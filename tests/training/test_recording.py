@@ -16,9 +16,9 @@ from teleworld.training.recording.manifest import arrays_digest
 from teleworld.training.recording.record import Job, plan, plan_dataset, plan_long, plan_unseen, record, record_arrays
 from teleworld.training.recording.wad import MapGeometry, read_map
 from teleworld.training.recording.walker import PITCH_LIMIT, Returner, Sight, Wanderer
-from teleworld.training.recording.warp_check import warp_psnr
 from teleworld.world.controls import Keys
 from teleworld.world.errors import InvalidInput
+from tests.training.warp_check import warp_psnr
 
 
 @pytest.fixture(scope="module")
