@@ -1,6 +1,7 @@
 # Needs Python 3.11 or newer, make and a C compiler; everything else is installed into .venv.
 #
 #   make demo     walk through a generated world, end to end: out/walk.mp4 and out/report.json
+#   make play     walk by keyboard through a world, in a browser
 #   make test     the whole test suite, with linters and checks of generated code
 #   make setup    the installation alone
 #   make check    linters and type checks alone
@@ -24,7 +25,7 @@ DEMO_LIVE_KEYS ?= W*1s RIGHT*1s LEFT*1s A*1s D*1s
 # One thread an operation: worker processes run side by side, and two OpenMP threads beside a busy neighbour are slower.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo play test check clean
 
 setup: $(STAMP)
 
@@ -45,11 +46,15 @@ demo: setup
 	$(BIN)/teleworld generate --image "$(DEMO_IMAGE)" --keys "$(DEMO_KEYS)" --live-keys "$(DEMO_LIVE_KEYS)" \
 		--seed 1 --out out/walk.mp4 --report out/report.json --logs out/logs
 
+play: setup
+	$(BIN)/teleworld play
+
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 check: setup
 	$(BIN)/ruff check .
+	$(BIN)/python -m mypy teleworld services
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/generate_protos.py --check
 	$(BIN)/buf lint

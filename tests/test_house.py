@@ -53,4 +53,9 @@ def test_the_wheel_holds_the_library_alone(tmp_path: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"teleworld"}
     assert "teleworld/py.typed" in names
-    assert "teleworld/_proto/gateway/v1/stream_pb2.pyi" in names
+    for part in (
+        "_proto/gateway/v1/stream_pb2.pyi",
+        "cli/page/files/page.js",
+        "scheduling/cost_tables/nano-192x320.yaml",
+    ):
+        assert f"teleworld/{part}" in names

@@ -32,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument(
         "--branch", choices=("generator_ema", "generator", "critic"), help="of a file that holds several networks"
     )
-    convert.add_argument("--naming", choices=("keep", "wan", "diffusers"), default="keep", help="default: keep")
     convert.add_argument(
-        "--dtype", choices=("keep", "float32", "bfloat16", "float16"), default="keep", help="default: keep"
+        "--naming", choices=("keep", "wan", "diffusers"), default="keep", help="of tensors (default: keep)"
+    )
+    convert.add_argument(
+        "--dtype", choices=("keep", "float32", "bfloat16", "float16"), default="keep", help="of numbers (default: keep)"
     )
     prompt = actions.add_parser(
         "prompt", help="embed a model folder's negative prompt, so that populators need no text"

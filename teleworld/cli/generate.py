@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -14,17 +12,15 @@ from typing import Any
 from teleworld.cli import walks
 from teleworld.cli.console import Advance, Screen
 from teleworld.cli.located import settle_model
-from teleworld.cli.mesh import LocalMesh, MeshConfig
 from teleworld.cli.player import MARGIN
+from teleworld.cli.reach import add_gateway, add_private_mesh, over_mesh
 from teleworld.cli.report import Leg, Shot, Subject, check_target, make_report, summary, write_report
-from teleworld.client import Pace, Patience, WorldClient
+from teleworld.client import Pace, WorldClient
 from teleworld.video.mp4 import Mp4Writer
 from teleworld.world.controls import Control, Hold, Keys, keys_per_frame, parse_script, schedule
 from teleworld.world.errors import InvalidInput
 from teleworld.world.spec import WorldSpec
 from teleworld.world.timeline import PIXEL_FRAMES_PER_LATENT, ChainMode
-
-KEY_VARIABLE, AUTHORITY_VARIABLE = "TELEWORLD_API_KEY", "TELEWORLD_TLS_AUTHORITY"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,20 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--live-keys", metavar="SCRIPT", help="a last leg whose keys are pressed while it plays")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--gateway",
-        metavar="HOST:PORT",
-        help="a running mesh; default: a private one on this machine. "
-        f"{KEY_VARIABLE} holds its key or token, {AUTHORITY_VARIABLE} names the PEM file that its TLS is checked with",
-    )
+    add_gateway(where)
     where.add_argument("--in-process", action="store_true", help="no services: the engine inside this process")
-    parser.add_argument("--populators", type=int, default=2, metavar="N", help="of the private mesh (default: 2)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a worker's operation (default: 1)")
-    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="weights; default: the shipped ones")
-    parser.add_argument(
-        "--patience", type=float, default=30.0, metavar="S", help="how long to try a gateway that is away (default: 30)"
-    )
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of the private mesh")
+    add_private_mesh(parser)
 
 
 async def run(options: argparse.Namespace, screen: Screen) -> None:
@@ -81,7 +66,7 @@ async def run(options: argparse.Namespace, screen: Screen) -> None:
         if options.in_process:
             await job.in_process(options.checkpoint, options.populators, options.threads)
         else:
-            await job.over_mesh(options)
+            await over_mesh(options, spec.name, screen, job.walk)
     report = job.report()
     if options.report is not None:
         write_report(report, options.report)
@@ -172,44 +157,20 @@ class _Job:
                     take = self._taker(self.scheduled, advance)
                     await walks.in_process_walk(engine, record, self.controls, self.chunks, self.scheduled, take)
 
-    async def over_mesh(self, options: argparse.Namespace) -> None:
-        if options.gateway:
-            await self._walk(options.gateway, options.patience)
-            return
-        config = MeshConfig(
-            model=self.spec.name,
-            populators=options.populators,
-            threads=options.threads,
-            logs=options.logs,
-            checkpoint=options.checkpoint,
-            batch=1,  # there is one world, and trying batches would delay it
+    async def walk(self, client: WorldClient) -> None:
+        """Walk a new world by the script and then by the live keys."""
+        self.scheduled.started = time.monotonic()
+        world = await client.create_world(
+            self.image, prompt=self.prompt, seed=self.seed, model=self.spec.name, chain=self.chain
         )
-        mesh = LocalMesh(config, self.screen.say)
-        self.screen.say(f"starting a local mesh; its logs are in {mesh.logs}")
-        async with mesh:
-            await mesh.during(self._walk(mesh.address, options.patience))
-            self.screen.say("draining the mesh")
-
-    async def _walk(self, gateway: str, patience: float) -> None:
-        authority = os.environ.get(AUTHORITY_VARIABLE) or None
-        async with WorldClient(
-            gateway,
-            patience=Patience(total_s=patience),
-            token=os.environ.get(KEY_VARIABLE, ""),
-            authority=None if authority is None else await asyncio.to_thread(Path(authority).read_bytes),
-        ) as client:
-            self.scheduled.started = time.monotonic()
-            world = await client.create_world(
-                self.image, prompt=self.prompt, seed=self.seed, model=self.spec.name, chain=self.chain
-            )
-            self.subject = subject = Subject(
-                world.name, world.model, world.seed, world.chain.value, world.fps, world.width, world.height
-            )
-            with self.screen.progress("walking, chunk", self.chunks) as advance:
-                take = self._taker(self.scheduled, advance)
-                await walks.scheduled_walk(client, subject, self.controls, self.chunks, self.pace, self.scheduled, take)
-            if self.live_keys:
-                await self._walk_live(client, subject)
+        self.subject = subject = Subject(
+            world.name, world.model, world.seed, world.chain.value, world.fps, world.width, world.height
+        )
+        with self.screen.progress("walking, chunk", self.chunks) as advance:
+            take = self._taker(self.scheduled, advance)
+            await walks.scheduled_walk(client, subject, self.controls, self.chunks, self.pace, self.scheduled, take)
+        if self.live_keys:
+            await self._walk_live(client, subject)
 
     async def _walk_live(self, client: WorldClient, subject: Subject) -> None:
         sustained = self.scheduled.sustained_fps() or subject.fps

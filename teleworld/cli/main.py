@@ -1,4 +1,4 @@
-"""The `teleworld` command. Exit codes: 0 done, 1 a defect of ours, 2 bad input or state, 3 something is away, 130 ctrl-C.
+"""The `teleworld` command. Exit codes: 0 done, 1 a defect of ours, 2 bad input or state, 3 something is away, 130 interrupted.
 
 An error is one line on stderr; input errors name the field, or the position in a key script. What a subcommand needs is
 imported when it is chosen, so that `--help` is quick and the SDK's own dependencies suffice for it.
@@ -33,6 +33,7 @@ EXIT_UNAVAILABLE = 3
 EXIT_INTERRUPTED = 130
 
 COMMANDS = {
+    "play": "walk by keyboard through a world made from one picture, in a browser",
     "up": "run a mesh on this machine until ctrl-C",
     "generate": "walk through a world made from one picture, into a video file",
     "key": "make an API key for a tenant",
@@ -102,7 +103,11 @@ def _run(arguments: Sequence[str]) -> int:
         parser.error(f"unknown command {chosen!r}")
     from teleworld.cli.console import Screen
 
-    outcome = module.run(options, Screen())
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as ctrl-C does
+    try:
+        outcome = module.run(options, Screen())
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if asyncio.iscoroutine(outcome):
         asyncio.run(_interruptible(outcome))
     return 0

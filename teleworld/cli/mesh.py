@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from teleworld.cli.placement import SERVICES, WorkerProcess, computing, emulated
 from teleworld.cli.process import ServiceProcess
@@ -24,6 +25,7 @@ from teleworld.world.spec import is_emulated
 CHECKOUT = Path(__file__).resolve().parents[2]
 START_S = 180.0
 DRAIN_S = 15.0
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 Result = TypeVar("Result")
 
 
@@ -54,10 +56,16 @@ class MeshConfig:
     def __post_init__(self) -> None:
         if self.populators < 1:
             raise InvalidInput("populators", "at least one is needed")
+        if self.threads < 1:
+            raise InvalidInput("threads", "at least one is needed")
         if not 0 <= self.port <= 65535:
             raise InvalidInput("port", "must lie between 0 and 65535")
         if not is_emulated(self.model) and (self.cost_table or self.setup):
             raise InvalidInput("setup", f"{self.model} is not an emulated model")
+        if self.checkpoint is not None and not (self.checkpoint / self.model).is_dir():
+            raise InvalidInput("checkpoint", f"{self.checkpoint} has no folder {self.model}")
+        if self.redis_url is not None and urlsplit(self.redis_url).scheme not in REDIS_SCHEMES:
+            raise InvalidInput("redis", f"must be a URL that begins with one of {', '.join(REDIS_SCHEMES)}")
 
 
 class LocalMesh:

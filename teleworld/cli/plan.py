@@ -21,17 +21,27 @@ SIZES = ("1.3b", "14b", "14b-i2v", "18b")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `teleworld plan`."""
-    parser.add_argument("--model", choices=SIZES, default="18b", help="default: 18b")
-    parser.add_argument("--gpus", type=int, default=4, metavar="N", help="default: 4")
+    parser.add_argument("--model", choices=SIZES, default="18b", help="which transformer (default: 18b)")
+    parser.add_argument("--gpus", type=int, default=4, metavar="N", help="how many there are (default: 4)")
     parser.add_argument("--gpu-memory", default="80GiB", metavar="SIZE", help="of each, for example 80GiB (default)")
     parser.add_argument(
         "--populators",
         type=int,
         metavar="N",
-        help="default: a GPU each, once the other services have one, at least one",
+        help="how many; default: a GPU each, once the other services have one, at least one",
     )
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "float8"), default="bfloat16")
-    parser.add_argument("--chain", choices=tuple(mode.value for mode in ChainMode), default=ChainMode.T_B.value)
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float8"),
+        default="bfloat16",
+        help="of the weights (default: bfloat16)",
+    )
+    parser.add_argument(
+        "--chain",
+        choices=tuple(mode.value for mode in ChainMode),
+        default=ChainMode.T_B.value,
+        help="how segments chain (default: t_b)",
+    )
     parser.add_argument("--latents", type=int, metavar="N", help="of a segment; default: the model's")
     parser.add_argument("--size", metavar="WxH", help="pixels at generation; default: the model's")
     parser.add_argument("--guided", action="store_true", help="classifier-free guidance: two contexts")

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--maps", metavar="MAP01,MAP02", help="training maps; default: those of the shipped checkpoint")
     parser.add_argument("--episodes", type=int, default=36, metavar="N", help="a training map (default: 36)")
     parser.add_argument("--unseen", type=int, default=3, metavar="N", help="an evaluation map (default: 3)")
-    parser.add_argument("--walks", type=int, default=2, metavar="N", help="minute-long walks a map (default: 2)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--walks", type=int, default=5, metavar="N", help="minute-long walks a map (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first episode of each map (default: 0)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="engines side by side (default: 1)")
 
 
@@ -33,9 +33,11 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
     """Record what is missing. Raises InvalidInput for maps that are kept for evaluation."""
     from teleworld.training.recording import record as recording
 
-    for name in ("episodes", "unseen", "walks"):
+    for name in ("episodes", "unseen", "walks", "seed"):
         if getattr(options, name) < 0:
             raise InvalidInput(name, "must not be negative")
+    if options.processes < 1:
+        raise InvalidInput("processes", "at least one is needed")
     maps = recording.TRAINING_MAPS if options.maps is None else tuple(filter(None, options.maps.split(",")))
     jobs = recording.plan_dataset(maps, options.episodes, options.unseen, options.walks, options.seed)
     with screen.progress("episodes", len(jobs)) as advance, _watched(jobs, options.out, advance):

@@ -10,14 +10,15 @@ from pathlib import Path
 from teleworld.cli.console import Screen
 from teleworld.cli.located import settle_model
 from teleworld.cli.mesh import LocalMesh, MeshConfig
+from teleworld.cli.ports import check_port
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `teleworld up`."""
     parser.add_argument("--host", default="127.0.0.1", help="interface of the gateway (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7400, help="of the gateway; 0 chooses a free one (default: 7400)")
+    parser.add_argument("--port", type=int, default=7400, help="port of the gateway; 0: a free one (default: 7400)")
     parser.add_argument("--redis", metavar="URL", help="a Redis that runs already; default: an embedded one")
-    parser.add_argument("--populators", type=int, default=2, metavar="N", help="how many (default: 2)")
+    parser.add_argument("--populators", type=int, default=2, metavar="N", help="how many there are (default: 2)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a worker's operation (default: 1)")
     parser.add_argument("--model", default="nano", help="name of the model, or its folder (default: nano)")
     parser.add_argument("--cost-table", metavar="NAME", help="of an emulated model; default: the one that holds for it")
@@ -31,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 async def run(options: argparse.Namespace, screen: Screen) -> None:
     """Serve until the task is cancelled, which is how it ends well, then drain.
 
-    Raises Unavailable when a process cannot be kept alive.
+    Raises InvalidInput for a bad option or a port in use, Unavailable when a process cannot be kept alive.
     """
     settle_model(options)
+    check_port(options.host, options.port)
     config = MeshConfig(
         model=options.model,
         populators=options.populators,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import socket
 from pathlib import Path
 
 import pytest
 
 from teleworld.cli.generate import parse_live, script_to_controls
-from teleworld.cli.main import exit_code, main
+from teleworld.cli.main import COMMANDS, exit_code, main
 from teleworld.world.controls import Control, Keys
 from teleworld.world.errors import (
     CheckpointError,
@@ -75,6 +78,26 @@ def test_bad_input_is_refused_in_one_line_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--image", "none.png"], "image: none.png cannot be read: No such file or directory"),
+        (["--image", "{picture}", "--image", "{picture}"], "has the name of"),
+        (["--port", "70000"], "port: must lie between 0 and 65535"),
+        (["--seed", "-5"], "seed: must be 0 or more"),
+        (["--model", "giant"], "model: unknown model 'giant'"),
+        (["--populators", "0", "--no-browser"], "populators: at least one is needed"),
+    ],
+)
+def test_play_refuses_bad_input_before_anything_starts(
+    picture: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+):
+    assert main(["play", *(option.format(picture=picture) for option in options)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
 def test_a_missing_picture_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(generate(tmp_path / "none.png", tmp_path, "--keys", "W*1s")) == 2
     assert "image:" in capsys.readouterr().err
@@ -97,6 +120,63 @@ def test_models_lists_networks_with_their_size_and_digest(checkpoint: Path, caps
     shown = capsys.readouterr().out
     for word in ("nano", "dit", "vae", "geometry", "super_resolution", "wan 14B", "17.5"):
         assert word in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command: str):
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"teleworld.cli.{command}").add_arguments(parser)
+    parsers = [parser]
+    while parsers:
+        for action in parsers.pop()._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+            else:
+                assert action.help, action.option_strings or action.dest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["up", "--threads", "0"], "threads: at least one is needed"),
+        (["up", "--redis", "http://localhost"], "redis: must be a URL that begins with one of redis, rediss, unix"),
+        (["up", "--checkpoint", "/nowhere"], "checkpoint: /nowhere has no folder nano"),
+        (["record", "--out", "{folder}", "--processes", "0"], "processes: at least one is needed"),
+        (["record", "--out", "{folder}", "--seed", "-1"], "seed: must not be negative"),
+        (["train", "vae", "--data", "{folder}", "--minutes", "0"], "minutes: must be more than 0"),
+        (["curate", "/nowhere.yaml", "--source", ".", "--out", "{folder}"], "config: /nowhere.yaml cannot be read"),
+        (["curate", "{text}", "--source", ".", "--out", "{folder}"], "text.md is not YAML: "),
+        (["checkpoint", "inspect", "{text}"], "text.md: expected .safetensors"),
+        (["plan", "--gpus", "0"], "gpus: at least one is needed"),
+        (["key", "a key", "--tenant", "acme"], "id: must be 1 to 64 characters"),
+    ],
+)
+def test_each_command_names_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+):
+    text = tmp_path / "text.md"
+    text.write_text("# A title\n\n- one\n    two: [\n")
+    try:
+        code = main([word.format(folder=tmp_path / "out", text=text) for word in arguments])
+    except SystemExit as leaving:
+        code = leaving.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "play"])
+def test_a_port_in_use_is_named_before_anything_starts(capsys: pytest.CaptureFixture[str], command: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main([command, "--port", str(port)]) == 2
+    output = capsys.readouterr()
+    assert f"port: 127.0.0.1:{port} cannot be listened on: Address already in use; 0 chooses" in output.err
+    assert output.out == ""
 
 
 def test_recording_refuses_maps_that_are_kept_for_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
