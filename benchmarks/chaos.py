@@ -143,7 +143,7 @@ def main() -> int:
     options = parser.parse_args()
     result = asyncio.run(run(options))
     print(json.dumps(result))
-    return 1 if result["lost"] or result["repeated"] or result["reordered"] or result["latents_changed"] else 0
+    return 1 if any(result[name] for name in ("lost", "repeated", "reordered", "latents_changed", "leaks")) else 0
 
 
 async def run(options: argparse.Namespace) -> dict[str, float]:

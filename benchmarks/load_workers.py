@@ -4,7 +4,7 @@ The cores, the servicers, the contracts and the boundary of a call are those of 
 timers. What a real worker has beside these, a computing thread with its hand-over, admission and a store of memories in
 Redis, costs as much as the gateway does, and on a machine of two cores it would be what is measured.
 
-    python -m benchmarks.load_workers    # TELEWORLD_EMULATED_LOG: where holds are logged; prints the four addresses
+    python -m benchmarks.load_workers    # TELEWORLD_EMULATED_LOG: where decodings are logged; prints the four addresses
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ async def main() -> None:
     served = next(iter(table.setups.values())).devices
     servers = []
     for pool in Pool:
-        devices = TimedDevices(sum(pool in pools for pools in served), log=log)
+        # Of the holds, `sessions.py` reads the decodings; to write the others down would only be load.
+        devices = TimedDevices(sum(pool in pools for pools in served), log=log if pool is Pool.DECODER else None)
         model = EmulatedModel(spec_of(MODEL), table, devices)
         description = ModelDescription(MODEL, model.digest, slots=sum(pool in pools for pools in served))
         server = Server(pool.value, ServerConfig())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,7 @@ def largest_batch(kind: Kind, ask: Ask, cases: Iterable[Case], most: int) -> int
 
 def _announced(
     kind: Kind, core: Planner | Populator, ask: Ask, request: Callable[[Stage, Prompt, Timeline, int], Any], most: int
-) -> Mapping[str, int]:
+) -> dict[str, int]:
     config = core.model.dit.config
     most = min(most, largest_message(core.model.spec, config.text_length * config.text_dim * FLOAT_BYTES, kind))
     # Ranks that share a sequence must do the same calls, and each would find by its own clock when to stop trying.

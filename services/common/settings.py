@@ -12,10 +12,10 @@ from teleworld.rpc.server import ServerConfig
 from teleworld.rpc.tls import TlsFiles
 
 
-class WorkerSettings(BaseSettings):
-    """Where a worker listens, what it computes with, and how it ends."""
+class ServiceSettings(BaseSettings):
+    """What the gateway and the workers have in common: where to listen, how to end, TLS, telemetry."""
 
-    model_config = SettingsConfigDict(env_prefix="TELEWORLD_", use_attribute_docstrings=True, frozen=True)
+    model_config = SettingsConfigDict(use_attribute_docstrings=True, frozen=True)
 
     host: str = "127.0.0.1"
     """The interface to listen on; 0.0.0.0 in a container."""
@@ -23,6 +23,36 @@ class WorkerSettings(BaseSettings):
     """The port to listen on; 0 chooses a free one, which is announced on stdout."""
     admin_port: int | None = Field(default=None, ge=0, le=65535)
     """A second port for health, reflection and channelz alone; none by default."""
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """How long calls under way may take to finish after SIGTERM."""
+    tls_certificate: str = ""
+    """PEM file of this service's certificate chain, read again when it changes; with the two below, calls are by TLS."""
+    tls_key: str = ""
+    """PEM file of its private key."""
+    tls_authority: str = ""
+    """PEM file of the authority that signs the certificates of the services."""
+    insecure: bool = False
+    """Whether plaintext may be served to other machines; without TLS only loopback is, otherwise."""
+    otlp_endpoint: str | None = None
+    """OTLP gRPC collector as http://host:port; OTEL_EXPORTER_OTLP_ENDPOINT if unset; without either nothing is exported."""
+    log_level: str = "INFO"
+    """The least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+    def tls(self) -> TlsFiles | None:
+        """The service's own files, which it serves and calls with; None for plaintext. Raises InvalidInput for part of them."""
+        return TlsFiles.of(self.tls_certificate, self.tls_key, self.tls_authority)
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The items of `text`, which are separated by commas."""
+    return tuple(filter(None, map(str.strip, text.split(","))))
+
+
+class WorkerSettings(ServiceSettings):
+    """Where a worker listens, what it computes with, and how it ends."""
+
+    model_config = SettingsConfigDict(env_prefix="TELEWORLD_")
+
     model: str = "nano"
     """Name of the model configuration."""
     checkpoint: Path | None = None
@@ -42,32 +72,18 @@ class WorkerSettings(BaseSettings):
     """Tasks that may wait behind the one that computes; more are refused with a time to come back."""
     shared_memory: bool = True
     """Whether large tensors go through the node's shared memory to and from a gateway that sees the same one."""
-    drain_seconds: float = Field(default=10.0, ge=0)
-    """How long calls under way may take to finish after SIGTERM."""
-    tls_certificate: str = ""
-    """PEM file of this service's certificate chain, read again when it changes; with the two below, calls are by TLS."""
-    tls_key: str = ""
-    """PEM file of its private key."""
-    tls_authority: str = ""
-    """PEM file of the authority that signs the certificates of the services."""
     tls_callers: str = "gateway"
     """Who may call: names that a peer's certificate must prove, separated by commas."""
-    insecure: bool = False
-    """Whether plaintext may be served to other machines; without TLS only loopback is, otherwise."""
-    otlp_endpoint: str | None = None
-    """OTLP gRPC collector as http://host:port; OTEL_EXPORTER_OTLP_ENDPOINT if unset; without either nothing is exported."""
-    log_level: str = "INFO"
-    """The least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
 
     def server(self) -> ServerConfig:
         """Where to listen, to whom, and how to end. Raises InvalidInput for TLS files that are not there."""
-        tls = TlsFiles.of(self.tls_certificate, self.tls_key, self.tls_authority)
+        tls = self.tls()
         return ServerConfig(
             host=self.host,
             port=self.port,
             admin_port=self.admin_port,
             drain_seconds=self.drain_seconds,
             tls=tls,
-            callers=tuple(filter(None, map(str.strip, self.tls_callers.split(",")))) if tls else (),
+            callers=listed(self.tls_callers) if tls else (),
             insecure=self.insecure,
         )

@@ -37,16 +37,18 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "u1": np.dtype("u1"),
     "i8": np.dtype("<i8"),
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_JSON = json.JSONEncoder(separators=(",", ":"))
 _CONTROL = struct.Struct("<QBBQ")
 CONTROL_BYTES = _CONTROL.size
 
 
 def _pack(kind: str, fields: dict[str, Any], **arrays: NDArray[Any]) -> bytes:
-    names = {dtype: name for name, dtype in _DTYPES.items()}
     stored = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in arrays.items()}
-    listed = [[name, names[array.dtype], array.shape] for name, array in stored.items()]
-    text = json.dumps({"kind": kind, "fields": fields, "arrays": listed}, separators=(",", ":")).encode()
-    return b"".join([_HEAD.pack(_MAGIC, _VERSION, len(text)), text, *(array.tobytes() for array in stored.values())])
+    listed = [[name, _NAMES[array.dtype], array.shape] for name, array in stored.items()]
+    text = _JSON.encode({"kind": kind, "fields": fields, "arrays": listed}).encode()
+    values = (array.reshape(-1).view(np.uint8).data for array in stored.values())
+    return b"".join([_HEAD.pack(_MAGIC, _VERSION, len(text)), text, *values])
 
 
 def _unpack(kind: str, data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -11,7 +11,8 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 
-from services.gateway.store import PREFIX, Store
+from services.gateway.scripts import PREFIX
+from services.gateway.store import Store
 from teleworld.scheduling.tasks import Pool
 from teleworld.world.errors import Unavailable
 

@@ -37,7 +37,7 @@ from teleworld.world.errors import (
 from teleworld.world.work import Prompt
 
 RECENT_CHUNKS = 32
-SAVE_ACKS_SECONDS = 0.5
+SAVE_ACKS_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +72,7 @@ class Drive:
         self._order = asyncio.Lock()
         self._acks = Bell()
         self._saved_ack = state.acked
+        self._played = -1
         self._check_lease = asyncio.Event()
         self._received: dict[int, float] = {}
         self._scheduled: list[tuple[int, int]] = []
@@ -109,7 +110,7 @@ class Drive:
             cuts=self._restored.cuts,
         )
         self._dispatcher.until(world, until)
-        self._dispatcher.played(world, self.acked)
+        self.played(self.acked)
         self._tasks.start(self._keep_lease(), name=f"{world}/lease")
         self._tasks.start(self._save_acks(), name=f"{world}/acks")
 
@@ -206,7 +207,8 @@ class Drive:
 
     def played(self, chunks: int) -> None:
         """The chunks before number `chunks` were consumed."""
-        if self.ending is None:
+        if self.ending is None and chunks != self._played:
+            self._played = chunks
             self._dispatcher.played(self.record.world, chunks)
 
     def pause(self, paused: bool) -> None:

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
+from teleworld.world.endings import EndReason as Reason
 from teleworld.world.errors import TeleWorldError
-
-
-class Reason(Enum):
-    """Why a drive, or a stream over it, ended."""
-
-    CLIENT_CLOSED = "client_closed"
-    REACHED_END = "reached_end"
-    DRAINING = "draining"
-    SUPERSEDED = "superseded"
-    DELETED = "deleted"
-    IDLE = "idle"
-    ACK_TIMEOUT = "ack_timeout"
-    ERROR = "error"
 
 
 @dataclass(frozen=True)

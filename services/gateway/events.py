@@ -18,7 +18,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from services.gateway.store import PREFIX, Store
+from services.gateway.scripts import PREFIX
+from services.gateway.store import Store
 
 _RECONNECT_SECONDS = 0.2
 _POLL_SECONDS = 5.0

@@ -10,28 +10,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from services.gateway.states import Admit, State, View, anybody
+from services.gateway.states import ANY_ROOM, Room, State, View
 from services.gateway.worlds import CALL_SECONDS, EXPORT_SECONDS, Worlds
 from teleworld.runtime.records import Chunk, Fork, WorldRecord
 from teleworld.scheduling.tasks import Pool
 from teleworld.video.h264 import decode_chunk
 from teleworld.world.camera import Lens
-from teleworld.world.errors import InvalidInput, PreconditionFailed
+from teleworld.world.errors import InvalidInput, Overloaded, PreconditionFailed, Unavailable
 from teleworld.world.identifiers import check_request_id, new_world_id, tenant_of, world_name
 from teleworld.world.timeline import Timeline
 from teleworld.world.walker import Walker
 from teleworld.world.work import Prompt
 
 
-async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", admit: Admit = anybody) -> View:
+async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", room: Room = ANY_ROOM) -> View:
     """A new world that shares the past of `source` up to `chunk`, or the one that an equal request made.
 
-    Raises NotFound, InvalidInput for a chunk that is not made, and PreconditionFailed for one beyond what is kept.
+    Raises NotFound, InvalidInput for a chunk that is not made, PreconditionFailed for one beyond what is kept, and Overloaded.
     """
     if request_id:
         check_request_id(request_id)
@@ -42,7 +43,7 @@ async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", ad
         target = await store.reserve(tenant, request_id, target)
         if (known := await worlds.find(target)) is not None:
             return known
-    await worlds.admit_world(admit)
+    room = await worlds.check_room(target, room)
     _check_reach(record, state, chunk)
     walker, revision, prompt, picture = await _cut(worlds, record, chunk)
     memory = (await store.memories(source, [str(revision)])).get(revision)
@@ -50,25 +51,27 @@ async def fork(worlds: Worlds, source: str, chunk: int, request_id: str = "", ad
         raise PreconditionFailed(f"the log of {world_name(source)} does not hold memory revision {revision}")
     await worlds.ask(Pool.RECONSTRUCTOR, lambda port: port.fork(source, revision, target, CALL_SECONDS))
     shared = await store.raw_chunks(source, state.oldest, chunk)
-    await store.create(
-        WorldRecord(
-            world=target,
-            model=record.model,
-            weights=record.weights,
-            seed=record.seed,
-            chain=record.chain,
-            prompt=prompt,
-            picture=picture,
-            created=time.time(),
-            request_id=request_id,
-            tenant=tenant,
-            fork=Fork(source, chunk, walker, revision, memory.scale),
-            reanchor=record.reanchor,
-            told=record.told,
-        ),
-        memory,
-        shared,
+    made = WorldRecord(
+        world=target,
+        model=record.model,
+        weights=record.weights,
+        seed=record.seed,
+        chain=record.chain,
+        prompt=prompt,
+        picture=picture,
+        created=time.time(),
+        request_id=request_id,
+        tenant=tenant,
+        fork=Fork(source, chunk, walker, revision, memory.scale),
+        reanchor=record.reanchor,
+        told=record.told,
     )
+    try:
+        await store.create(made, memory, shared, room)
+    except Overloaded:  # another one took the last place meanwhile
+        with suppress(Unavailable):
+            await worlds.ask(Pool.RECONSTRUCTOR, lambda port: port.forget(target, CALL_SECONDS))
+        raise
     return await worlds.view(target)
 
 

@@ -23,7 +23,7 @@ from teleworld.rpc.workers import (
     PopulatorClient,
     ReconstructorClient,
 )
-from teleworld.runtime.aiokit import Bell, TaskGroup, within
+from teleworld.runtime.aiokit import Bell, TaskGroup
 from teleworld.runtime.dispatcher import Dispatcher
 from teleworld.scheduling.tasks import Pool
 from teleworld.world.errors import PreconditionFailed, TeleWorldError, Unavailable
@@ -101,7 +101,7 @@ class Roster:
             ring = self._changed.next
             if (fleet := find()) is not None:
                 return fleet
-            if not await within(end - asyncio.get_running_loop().time(), ring):
+            if not await ring.wait(end - asyncio.get_running_loop().time()):
                 return None
 
     async def _discover(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import partial
 
 import grpc
 
 from services.gateway import forks, metrics
 from services.gateway.access.callers import Caller, Permission
 from services.gateway.access.door import Door
+from services.gateway.access.quotas import room_of
 from services.gateway.access.tokens import MAX_WORLD_TOKEN_SECONDS
 from services.gateway.endings import Reason
 from services.gateway.messages import write_received, write_world
-from services.gateway.states import Admit, Birth
+from services.gateway.states import Birth, Room
 from services.gateway.stream import WorldStream, read_attach
 from services.gateway.watch import Spectator
 from services.gateway.worlds import Worlds
@@ -57,7 +57,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
             request_id=request.request_id,
             reanchor=request.reanchor if request.HasField("reanchor") else True,
         )
-        return pb.CreateWorldResponse(world=write_world(await self._worlds.create(birth, self._counted(caller))))
+        return pb.CreateWorldResponse(world=write_world(await self._worlds.create(birth, self._room(caller))))
 
     async def GetWorld(self, request: pb.GetWorldRequest, context: grpc.aio.ServicerContext) -> pb.GetWorldResponse:
         world = await self._enter(context, Permission.READ, request.name)
@@ -84,7 +84,7 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         source = parse_world_name(request.name)
         await self._door.enter(context, Permission.READ, source)
         caller = await self._door.enter(context, Permission.CREATE)
-        view = await forks.fork(self._worlds, source, request.chunk, request.request_id, self._counted(caller))
+        view = await forks.fork(self._worlds, source, request.chunk, request.request_id, self._room(caller))
         return pb.ForkWorldResponse(world=write_world(view))
 
     async def ExportMemory(
@@ -160,9 +160,9 @@ class WorldServicer(world_service_pb2_grpc.WorldServiceServicer):
         await self._door.enter(context, permission, world)
         return world
 
-    def _counted(self, caller: Caller) -> Admit:
-        """Asked for a world that is really new: a call that is said again is not counted against the quota."""
-        return partial(self._door.create, caller, self._worlds.settings.world_bytes)
+    def _room(self, caller: Caller) -> Room:
+        """What the caller's tenant has room for."""
+        return room_of(caller.quota, self._worlds.settings.world_bytes)
 
     async def _fps(self, caller: Caller, world: str) -> float:
         """The frame rate that a driven world counts with; not looked up where nothing is counted."""

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
 
+from services.common.settings import ServiceSettings, listed
 from teleworld.rpc.server import ServerConfig
-from teleworld.rpc.tls import TlsFiles
 from teleworld.scheduling.tasks import Pool
 
 MAX_REQUEST_BYTES = 16 * 2**20
 """Of the public API: a start picture and little else; tensors never come from there."""
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(ServiceSettings):
     """Where the gateway listens, where its workers and its store are, and how much it takes on."""
 
-    model_config = SettingsConfigDict(env_prefix="TELEWORLD_GATEWAY_", use_attribute_docstrings=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="TELEWORLD_GATEWAY_")
 
-    host: str = "127.0.0.1"
-    """The interface to listen on; 0.0.0.0 in a container."""
-    port: int = Field(default=0, ge=0, le=65535)
-    """The port to listen on; 0 chooses a free one, which is announced on stdout."""
-    admin_port: int | None = Field(default=None, ge=0, le=65535)
-    """A second port for health, reflection and channelz alone; none by default."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """The Redis (7 or newer) that holds worlds: redis://, rediss:// or unix://, with user and password if needed."""
     planner_addresses: str = ""
@@ -45,6 +39,9 @@ class GatewaySettings(BaseSettings):
     """URL of an API server that asks for no credentials, such as a kubectl proxy; empty uses the pod's service account."""
     lease_name: str = "teleworld-gateway"
     """The Lease by which replicas elect the one that keeps the store tidy; in the pod's namespace."""
+    scale: str = ""
+    """Pools that the leading gateway sizes itself, by the Kubernetes API: pool=deployment:least:most:tasks:seconds, separated by
+    commas. tasks: that one pod should have; seconds: how long fewer pods must be enough. None by default."""
     scaler_port: int | None = Field(default=None, ge=0, le=65535)
     """The port of KEDA's external scaler; none by default."""
     weights_digest: str = ""
@@ -98,20 +95,13 @@ class GatewaySettings(BaseSettings):
     """How long a request_id makes its call idempotent."""
     shared_memory: bool = True
     """Whether large tensors go through the node's shared memory to and from workers that see the same one."""
-    drain_seconds: float = Field(default=10.0, ge=0)
-    """How long calls under way may take to finish after SIGTERM."""
-    tls_certificate: str = ""
-    """PEM file of this service's certificate chain, read again when it changes; with the two below, calls are by TLS."""
-    tls_key: str = ""
-    """PEM file of its private key."""
-    tls_authority: str = ""
-    """PEM file of the authority that signs the certificates of the services."""
-    insecure: bool = False
-    """Whether plaintext may be served to other machines; without TLS only loopback is, otherwise."""
-    otlp_endpoint: str | None = None
-    """OTLP gRPC collector as http://host:port; OTEL_EXPORTER_OTLP_ENDPOINT if unset; without either nothing is exported."""
-    log_level: str = "INFO"
-    """The least severe level that is logged: DEBUG, INFO, WARNING or ERROR."""
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_of_redis(cls, url: str) -> str:
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
 
     def server(self) -> ServerConfig:
         """Where to listen and how to end. Streams have no deadline, so none is required."""
@@ -126,10 +116,6 @@ class GatewaySettings(BaseSettings):
             insecure=self.insecure,
         )
 
-    def tls(self) -> TlsFiles | None:
-        """The gateway's own files: it serves clients with them, and shows them to workers. Raises InvalidInput."""
-        return TlsFiles.of(self.tls_certificate, self.tls_key, self.tls_authority)
-
     def addresses(self) -> dict[Pool, tuple[str, ...]]:
         """The configured worker addresses of each pool."""
         given = {
@@ -138,4 +124,4 @@ class GatewaySettings(BaseSettings):
             Pool.RECONSTRUCTOR: self.reconstructor_addresses,
             Pool.DECODER: self.decoder_addresses,
         }
-        return {pool: tuple(filter(None, map(str.strip, text.split(",")))) for pool, text in given.items()}
+        return {pool: listed(text) for pool, text in given.items()}

@@ -13,7 +13,6 @@ from services.gateway.clock import now
 from services.gateway.drive import Drive, limits_of
 from services.gateway.endings import Reason
 from services.gateway.playback import Playback
-from teleworld.runtime.aiokit import within
 from teleworld.world.errors import TeleWorldError
 from teleworld.world.timeline import Timeline
 
@@ -46,4 +45,4 @@ async def _follow(drive: Drive, idle_seconds: float) -> None:
         quiet = drive.heard + idle_seconds
         if now() >= quiet:
             drive.end(Reason.IDLE)
-        await within(min(quiet, playback.due(now()) or quiet) - now(), ring)
+        await ring.wait(min(quiet, playback.due(now()) or quiet) - now())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from teleworld.runtime.records import Binding, Memory, Plan, WorldRecord
@@ -74,9 +73,14 @@ class View:
     state: State
 
 
-Admit = Callable[[], Awaitable[None]]
-"""Asked before a new world is made; raises Overloaded where its tenant has enough."""
+@dataclass(frozen=True)
+class Room:
+    """How many worlds there may be: of one tenant, what to say when it has them, and of all. None does not bound."""
+
+    worlds: int | None = None
+    refusal: str = ""
+    total: int | None = None
 
 
-async def anybody() -> None:
-    """Where no tenant is counted."""
+ANY_ROOM = Room()
+"""Where nobody counts."""

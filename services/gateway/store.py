@@ -1,9 +1,8 @@
 """Worlds in Redis: record, lease, log, last chunks. What is acknowledged here outlives every gateway.
 
-All keys of one world share the hash tag {id}, so that a script may touch them together in a cluster; `worlds` (the index)
-and `request` (idempotency) lie outside of it. A write is one script: it is seen whole or not at all, and it is refused when
-the lease has moved on. The index may name a world that is not there any more (expired, or deleted half-way); readers
-skip it and clean it away.
+All keys of one world share the hash tag {id}, so that a script may touch them together in a cluster; the index and
+`request` (idempotency) lie outside of it. A write is one script: it is seen whole or not at all, and it is refused when
+the lease has moved on.
 """
 
 from __future__ import annotations
@@ -22,8 +21,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.gateway import codec, scripts
-from services.gateway.pipeline import Pipeline
-from services.gateway.states import Log, Retention, State
+from services.gateway.index import Index
+from services.gateway.pipeline import LARGE_BYTES, Pipeline
+from services.gateway.scripts import PREFIX
+from services.gateway.states import ANY_ROOM, Log, Retention, Room, State
 from teleworld.runtime.controls import MAX_PENDING
 from teleworld.runtime.records import Binding, Chunk, Memory, Plan, WorldRecord
 from teleworld.world.controls import Control
@@ -31,7 +32,6 @@ from teleworld.world.errors import InvalidInput, NotFound, StaleEpoch, Unavailab
 from teleworld.world.identifiers import tenant_of, world_name
 from teleworld.world.work import Prompt
 
-PREFIX = "teleworld:gateway"
 ANSWER_SECONDS = 10.0
 LOST = "the store lost writes that it had acknowledged"
 _DRIVER = DriverInfo()
@@ -59,6 +59,7 @@ class Store:
             driver_info=_DRIVER,
         )
         self.url = url
+        self.index = Index(self.redis, self.ask)
         self._pipeline = Pipeline(self.redis, ANSWER_SECONDS, _AWAY)
         self._scripts = {
             name: self.redis.register_script(getattr(scripts, name))
@@ -97,9 +98,16 @@ class Store:
         return world if known is None else known.decode()
 
     async def create(
-        self, record: WorldRecord, memory: Memory | None = None, chunks: Sequence[tuple[int, bytes]] = ()
+        self,
+        record: WorldRecord,
+        memory: Memory | None = None,
+        chunks: Sequence[tuple[int, bytes]] = (),
+        room: Room = ANY_ROOM,
     ) -> bool:
-        """Write a new world, whole. A fork brings its first memory and the chunks it shares. False if it is there already."""
+        """Write a new world, whole. A fork brings its first memory and the chunks it shares. False if it is there already.
+
+        Raises Overloaded when `room` has none for it.
+        """
         extra: list[Any] = ["", 0]
         if memory is not None:
             extra = [memory.revision, memory.static_points]
@@ -108,8 +116,9 @@ class Store:
             extra += [1 + scripts.KEYS.index("chunks"), index, data]
         head = record.first_chunk + 1 if record.fork else 0
         milliseconds = int(self.retention.world_seconds * 1000)
-        await self.ask(self.redis.zadd(f"{PREFIX}:worlds", {record.world: 0}))
+        await self.index.enter(record.world, room)
         status, _ = await self._run("CREATE", record.world, codec.write_record(record), milliseconds, head, *extra)
+        await self.index.settled(record.world)
         return status == scripts.DONE
 
     async def find(self, world: str) -> WorldRecord | None:
@@ -141,51 +150,41 @@ class Store:
             prompt_text=None if text is None else text.decode(),
         )
 
-    async def count(self, tenant: str | None = None) -> int:
-        """Worlds in the index: of a tenant, or all."""
-        if tenant is None:
-            return int(await self.ask(self.redis.zcard(f"{PREFIX}:worlds")))
-        return int(await self.ask(self.redis.zlexcount(f"{PREFIX}:worlds", *_range(tenant))))
-
     async def page(self, tenant: str, after: str, size: int) -> tuple[list[WorldRecord], str]:
         """Up to `size` records of a tenant in the order of birth, after the id `after`, and the id to go on from, or none."""
-        index, found = f"{PREFIX}:worlds", list[WorldRecord]()
-        first, end = _range(tenant)
+        found = list[WorldRecord]()
         while True:
-            low = f"({after}" if after else first
-            names = await self.ask(self.redis.zrangebylex(index, low, end, start=0, num=size + 1))
+            names = await self.index.names(tenant, after, size + 1)
             for world in (name.decode() for name in names):
                 if len(found) == size:
                     return found, after
-                if tenant_of(world) != tenant:
-                    after = world
-                    continue
-                data = await self.ask(self.redis.get(self._key(world, "record")))
-                if data is None:
-                    await self.ask(self.redis.zrem(index, world))
-                else:
-                    found.append(codec.read_record(data))
                 after = world
+                if tenant_of(world) != tenant:
+                    continue
+                if (record := await self.find(world)) is None:
+                    await self.index.clean([world.encode()])
+                else:
+                    found.append(record)
             if len(names) <= size:
                 return found, ""
 
     async def sweep(self, size: int = 500) -> int:
         """Take worlds that are not there any more out of the index; returns how many."""
-        index, after, swept = f"{PREFIX}:worlds", "-", 0
-        while names := await self.ask(self.redis.zrangebylex(index, after, "+", start=0, num=size)):
+        after, swept = "", 0
+        while names := await self.index.names("", after, size):
             async with self.redis.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.exists(self._key(name.decode(), "record"))
                 there = await self.ask(pipe.execute())
             if gone := [name for name, exists in zip(names, there, strict=True) if not exists]:
-                swept += int(await self.ask(self.redis.zrem(index, *gone)))
-            after = f"({names[-1].decode()}"
+                swept += await self.index.clean(gone)
+            after = names[-1].decode()
         return swept
 
     async def delete(self, record: WorldRecord) -> None:
         """Drop everything of a world, and tell whoever listens."""
         await self._run("DELETE", record.world, self.channel(record.world))
-        await self.ask(self.redis.zrem(f"{PREFIX}:worlds", record.world))
+        await self.index.leave(record.world)
         if record.request_id:
             await self.ask(self.redis.delete(f"{PREFIX}:request:{record.tenant}:{record.request_id}"))
 
@@ -217,8 +216,10 @@ class Store:
         await self._fenced("BIND", world, epoch, segment, data, revision, digest, prompt, kept, horizon)
 
     async def plan(self, world: str, epoch: int, plan: Plan) -> None:
-        """Write a plan."""
-        await self._fenced("PLAN", world, epoch, plan.segment, codec.write_plan(plan))
+        """Write a plan. A large one is encoded beside the event loop."""
+        large = plan.keys.nbytes > LARGE_BYTES
+        data = await asyncio.to_thread(codec.write_plan, plan) if large else codec.write_plan(plan)
+        await self._fenced("PLAN", world, epoch, plan.segment, data)
 
     async def memory(self, world: str, epoch: int, memory: Memory) -> None:
         """Write what is known of a memory revision."""
@@ -335,11 +336,6 @@ class Store:
             raise Unavailable("the store is full") from error
         except RedisError as error:
             raise Unavailable(f"the store refuses: {type(error).__name__}") from error
-
-
-def _range(tenant: str) -> tuple[str, str]:
-    """Where the ids of a tenant lie in the index. Those of nobody have no dot, and no other id begins with `{tenant}.`."""
-    return (f"[{tenant}.", f"({tenant}/") if tenant else ("-", "+")
 
 
 def _prompts(stored: dict[bytes, bytes]) -> dict[str, Prompt]:

@@ -27,7 +27,6 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.worlds import MAX_PROMPT, Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
 from teleworld.rpc.convert.gateway import read_control
-from teleworld.runtime.aiokit import within
 from teleworld.world.errors import InvalidInput, NotFound, PreconditionFailed, StaleEpoch
 from teleworld.world.identifiers import parse_world_name
 
@@ -136,7 +135,7 @@ class WorldStream:
             unheard = self._rewound and self._heard < began
             if (rest := (latest if unheard else min(self._heard + SETTLE_SECONDS, latest)) - now()) <= 0:
                 return
-            await within(rest, self._drive.changed.next)
+            await self._drive.changed.next.wait(rest)
 
     async def _feed(self) -> AsyncGenerator[Down, None]:
         drive, sent = self._drive, now()
@@ -161,7 +160,7 @@ class WorldStream:
                 yield Down(heartbeat=write_heartbeat())
                 sent = now()
             drive.played(self._playback.played(now()))
-            await within(self._wake(sent) - now(), ring)
+            await ring.wait(self._wake(sent) - now())
 
     def _may_send(self) -> bool:
         attach, drive = self._attach, self._drive

@@ -13,7 +13,7 @@ from services.gateway.endings import Ending, Reason
 from services.gateway.messages import write_attached, write_chunk, write_end, write_heartbeat
 from services.gateway.worlds import Worlds
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
-from teleworld.runtime.aiokit import Bell, within
+from teleworld.runtime.aiokit import Bell
 from teleworld.world.errors import InvalidInput, NotFound, PreconditionFailed
 
 Down = world_service_pb2.WatchWorldResponse
@@ -70,7 +70,7 @@ class Spectator:
                 yield Down(heartbeat=write_heartbeat())
                 self._stale, sent = True, now()
                 continue
-            await within(sent + beat - now(), ring)
+            await ring.wait(sent + beat - now())
 
     async def _refresh(self) -> None:
         """Look at the store itself: an event may have been missed."""

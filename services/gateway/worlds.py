@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -22,7 +23,7 @@ from services.gateway.restore import first_logged_segment, restore
 from services.gateway.roster import Roster
 from services.gateway.settings import GatewaySettings
 from services.gateway.solo import walk_alone
-from services.gateway.states import Admit, Birth, View, anybody
+from services.gateway.states import ANY_ROOM, Birth, Room, View
 from services.gateway.store import Store
 from services.gateway.usage import Usage
 from teleworld.runtime.aiokit import Bell, TaskGroup
@@ -119,7 +120,7 @@ class Worlds:
 
     # -- worlds -------------------------------------------------------------------------------------------------------
 
-    async def create(self, birth: Birth, admit: Admit = anybody) -> View:
+    async def create(self, birth: Birth, room: Room = ANY_ROOM) -> View:
         """Make a world, or find the one that an equal request made. Raises InvalidInput naming the field, or Overloaded."""
         if birth.request_id:
             check_request_id(birth.request_id)
@@ -134,7 +135,7 @@ class Worlds:
             world = await self.store.reserve(birth.tenant, birth.request_id, world)
             if (known := await self.find(world)) is not None:
                 return known
-        await self.admit_world(admit)
+        room = await self.check_room(world, room)
         picture = await asyncio.to_thread(load_picture, birth.image, spec.lens.width, spec.lens.height)
         record = WorldRecord(
             world=world,
@@ -150,7 +151,7 @@ class Worlds:
             reanchor=birth.reanchor,
             told=mesh.spec,
         )
-        await self.store.create(record)
+        await self.store.create(record, room=room)
         return await self.view(world)
 
     async def view(self, world: str) -> View:
@@ -162,12 +163,11 @@ class Worlds:
         record = await self.store.find(world)
         return None if record is None else View(record, await self.store.state(world))
 
-    async def admit_world(self, admit: Admit) -> None:
-        """Raise Overloaded when the store holds as many worlds as it may, or `admit` says that its tenant does."""
-        await admit()
-        if await self.store.count() >= self.settings.max_worlds:
-            metrics.refused.add(1, {"reason": "worlds"})
-            raise Overloaded(f"there are {self.settings.max_worlds} worlds; delete some first", 60.0)
+    async def check_room(self, world: str, room: Room) -> Room:
+        """The room of a tenant within that of the store, in which `world` finds a place by now. Raises Overloaded."""
+        room = replace(room, total=self.settings.max_worlds)
+        await self.store.index.check(world, room)
+        return room
 
     async def page(self, tenant: str, after: str, size: int) -> tuple[list[View], str]:
         """Up to `size` worlds of a tenant after the id `after`, oldest first, and the id to go on from."""

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 from services.common import sizes
 from services.common.loading import open_model
-from services.common.ranks import Call, serve
+from services.common.ranks import Call, Calls, serve
 from services.planner.servicer import PlannerCore, register
 from services.planner.settings import PlannerSettings
 from teleworld._proto.planner.v1 import planner_pb2 as pb
 from teleworld.rpc.convert import planner as convert
 from teleworld.rpc.convert.common import ModelDescription
 
-CALLS = {
+CALLS: Calls = {
     "embed": Call(pb.EmbedRequest, convert.write_embed_request, convert.read_embed_request),
     "encode": Call(pb.EncodeRequest, convert.write_encode_request, convert.read_encode_request),
     "plan": Call(pb.PlanRequest, convert.write_plan_request, convert.read_plan_request),

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from services.common.loading import open_model
-from services.common.ranks import Call, serve
+from services.common.ranks import Call, Calls, serve
 from services.populator.servicer import PopulatorCore, register
 from services.populator.settings import PopulatorSettings
 from teleworld._proto.populator.v1 import populator_pb2 as pb
 from teleworld.rpc.convert import populator as convert
 from teleworld.rpc.convert.common import ModelDescription
 
-CALLS = {
+CALLS: Calls = {
     "populate": Call(pb.PopulateRequest, convert.write_populate_request, convert.read_populate_request),
     "populate_many": Call(
         pb.PopulateManyRequest, convert.write_populate_many_request, convert.read_populate_many_request

@@ -1,8 +1,8 @@
 """Channel and server options that both ends must agree on.
 
 gRPC's defaults do not fit here: 4 MiB a message is less than the guidance of a large segment (17 MB with 18B), transparent
-retries would hide a lost worker from the scheduler, which retries elsewhere itself, and a server answers a client's pings
-every ten seconds by closing the connection.
+retries would hide a lost worker from the scheduler, which retries elsewhere itself, and a server takes a client's pings
+within five minutes of each other for abuse, and closes the connection.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from typing import Any
 import grpc
 
 MAX_MESSAGE_BYTES = 64 * 2**20
-KEEPALIVE_MS = 20_000
-KEEPALIVE_TIMEOUT_MS = 10_000
+KEEPALIVE_MS = 5_000
+KEEPALIVE_TIMEOUT_MS = 5_000
+"""Whoever calls finds out within the two together that a peer hangs, or that the network swallows everything."""
+CALLER_KEEPALIVE_MS = 20_000
+"""A server looks after its callers less often: they come from anywhere, and one that is gone costs little."""
 
 Options = Sequence[tuple[str, int | str]]
 
@@ -25,6 +28,8 @@ CHANNEL_OPTIONS: Options = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    # The longer one of the two counts, and this is a minute unless it is said.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.max_pings_without_data", 0),
     # A worker that came back is found again within a second, not within gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -36,9 +41,12 @@ CHANNEL_OPTIONS: Options = (
 )
 SERVER_OPTIONS: Options = (
     *_SENDING,
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_time_ms", CALLER_KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", 2 * KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", 2 * KEEPALIVE_TIMEOUT_MS),
+    # Of pings that come sooner, the third closes the connection. A caller waits for the answer to one before its next, so a
+    # server that is short of processor time never sees two closer than the caller's interval.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),
     # A second process on the same port must fail to bind, not share it.
     ("grpc.so_reuseport", 0),
@@ -85,19 +93,19 @@ class _Bearer:
 
 
 class _UnaryUnaryBearer(_Bearer, grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    intercept_unary_unary = _Bearer._call
+    intercept_unary_unary: Any = _Bearer._call
 
 
 class _UnaryStreamBearer(_Bearer, grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
-    intercept_unary_stream = _Bearer._call
+    intercept_unary_stream: Any = _Bearer._call
 
 
 class _StreamUnaryBearer(_Bearer, grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
-    intercept_stream_unary = _Bearer._call
+    intercept_stream_unary: Any = _Bearer._call
 
 
 class _StreamStreamBearer(_Bearer, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
-    intercept_stream_stream = _Bearer._call
+    intercept_stream_stream: Any = _Bearer._call
 
 
 _BEARERS = (_UnaryUnaryBearer, _UnaryStreamBearer, _StreamUnaryBearer, _StreamStreamBearer)

@@ -1,7 +1,8 @@
 """The deadline of the call being served, so that calls made on its behalf never outlive it.
 
 The server interceptor binds it for the duration of a handler; a client call takes the smaller of its own timeout and what
-is left. Tasks started by a handler inherit it: work that is meant to outlive the call clears it with `unbounded`.
+is left. Tasks started by a handler inherit it; work that is meant to outlive the call is started in a context of its own
+(`runtime/aiokit.py`).
 """
 
 from __future__ import annotations
@@ -30,11 +31,6 @@ def bound(seconds: float | None) -> Iterator[None]:
         yield
     finally:
         _deadline.reset(token)
-
-
-def unbounded() -> None:
-    """Clear the deadline for the current task: what it does is not on behalf of the call that started it."""
-    _deadline.set(None)
 
 
 def cap(timeout: float) -> float:

@@ -19,10 +19,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
 
+from teleworld.rpc.held import Kept
 from teleworld.rpc.segments import Segments
 
 METADATA_KEY = "teleworld-memory"
@@ -38,13 +40,14 @@ _inline: int | None = INLINE_BYTES
 @dataclass(frozen=True, eq=False)
 class Route:
     """A peer that sees our memory. inline: bytes up to which a tensor stays in its message. writes: whether the peer said that
-    it sees the memory too. sent: the segments that were written for it.
+    it sees the memory too. sent: the segments that were written for it. told: those of ours that it was told to read from.
     """
 
     segments: Segments
     inline: int
     writes: bool = True
     sent: list[str] = field(default_factory=list)
+    told: list[Kept] = field(default_factory=list)
 
     def send(self, array: NDArray[Any]) -> str | None:
         """Write a tensor for the peer; the name of its segment, or None when it must travel in the message."""
@@ -53,10 +56,20 @@ class Route:
             self.sent.append(name)
         return name
 
+    def tell(self, kept: Kept) -> bool:
+        """Let the peer read from a segment that we keep, until `discard`. False when the values must be sent."""
+        if not self.writes or not kept.pin():
+            return False
+        self.told.append(kept)
+        return True
+
     def discard(self) -> None:
-        """Remove what was sent and not fetched."""
+        """The call is over: remove what was sent and not fetched, and let go of what the peer was told of."""
         for name in self.sent:
             self.segments.discard(name)
+        for kept in self.told:
+            kept.unpin()
+        self.told.clear()
 
 
 _route: ContextVar[Route | None] = ContextVar("teleworld_route", default=None)
@@ -98,6 +111,7 @@ def segments() -> Segments | None:
         return _ours[0]
 
 
+@lru_cache(maxsize=4096)
 def is_local(peer: str) -> bool:
     """Whether gRPC's name of a peer (`ipv4:127.0.0.1:4711`, `unix:...`), or `host:port`, is this very machine."""
     if peer.startswith(("unix:", "unix-abstract:")):

@@ -5,6 +5,9 @@ into a file of /dev/shm and sends its name; the receiver copies it out and remov
 a name is one fixed pattern, opened without following links, and must be a regular file of our own user with exactly the
 announced length; it is read, never mapped, so that a file that shrinks meanwhile is an error and not a SIGBUS.
 
+A receiver that only hands a tensor on takes the file over instead of reading it (`keep`, `teleworld.rpc.held`), and tells
+the next receivers which parts of it to read (`peek`); they leave it where it is.
+
 Whoever dies leaves nothing behind. Each process holds a lock on a file of its own beside its segments, which the kernel
 lets go when the process ends, however it ends; what belongs to a lock that can be taken is an orphan, and any process
 removes it. Locks work across the pid namespaces of a pod's containers, where process ids say nothing. What a receiver
@@ -15,14 +18,17 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import re
 import secrets
 import stat
 import threading
 import time
+import weakref
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +36,11 @@ import numpy as np
 from numpy.typing import NDArray
 from opentelemetry import metrics
 
+from teleworld.rpc.held import Kept, read_parts
 from teleworld.world.errors import InvalidInput, Unavailable
 
+PROTOCOL = 2
+"""Of references: peers that know another one travel inside of messages. 2: parts of segments that are kept."""
 FOLDER = Path("/dev/shm")
 BUDGET_BYTES = 512 * 2**20
 KEPT_SECONDS = 60.0
@@ -57,10 +66,13 @@ class Segments:
         self._lock = threading.Lock()
         self._number = self._bytes = 0
         self._waiting: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._lent: weakref.WeakSet[Kept] = weakref.WeakSet()
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self.namespace = f"{_BOOT_ID.read_text().strip()}:{os.fstat(self._folder).st_dev:x}"
+            self.namespace = f"{_BOOT_ID.read_text().strip()}:{os.fstat(self._folder).st_dev:x}:{PROTOCOL}"
             self._owner, self._held = self._found()
+            size = os.fstatvfs(self._folder)
+            self._room = size.f_blocks * size.f_frsize // 2
         except BaseException:
             os.close(self._folder)
             raise
@@ -68,16 +80,9 @@ class Segments:
 
     def put(self, array: NDArray[Any]) -> str | None:
         """Write the values of `array` in C order into a new segment; its name, or None when there is no room for it."""
-        data = memoryview(np.ascontiguousarray(array)).cast("B")
-        with self._lock:
-            self._number += 1
-            name = f"teleworld.{self._owner}.{self._number}"
-            if self._bytes + len(data) > self._budget:
-                self._settle()
-                if self._bytes + len(data) > self._budget:
-                    return None
-            self._waiting[name] = (time.monotonic(), len(data))
-            self._bytes += len(data)
+        data = np.ascontiguousarray(array).data.cast("B")
+        if (name := self._reserve(len(data), time.monotonic())) is None:
+            return None
         try:
             self._write(name, data)
         except OSError as error:
@@ -91,43 +96,67 @@ class Segments:
 
         Raises InvalidInput naming `field` for what is no such segment, Unavailable when it is not there any more.
         """
-        if not _SEGMENT.fullmatch(name):
-            raise InvalidInput(f"{field}.name", "is not the name of a segment")
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            segment = os.open(name, flags, dir_fd=self._folder)
-        except FileNotFoundError:
-            raise Unavailable(f"the segment of {field} is gone") from None
-        except OSError as error:
-            raise InvalidInput(f"{field}.name", "is not a segment that can be opened") from error
-        try:
-            status = os.fstat(segment)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
-                raise InvalidInput(f"{field}.name", "is not a segment of ours")
-            if status.st_size != length:
-                raise InvalidInput(f"{field}.length", f"the segment has {status.st_size} bytes, not {length}")
-            data = np.empty(length, np.uint8)
-            rest = memoryview(data)
-            while len(rest):
-                count = os.readv(segment, [rest])
-                if not count:
-                    raise InvalidInput(f"{field}.length", "the segment shrank while it was read")
-                rest = rest[count:]
-        finally:
-            os.close(segment)
+        with self._opened(name, field) as (segment, size):
+            _expect(size, length, field)
+            data = read_parts(segment, (0,), length, field)
         self.discard(name)
         return data
 
+    def peek(self, name: str, offsets: Sequence[int], length: int, field: str) -> NDArray[np.uint8]:
+        """`length` bytes of a segment that stays: parts of one size that begin at `offsets`. Raises as `take` does."""
+        size, rest = divmod(length, len(offsets))
+        with self._opened(name, field) as (segment, there):
+            if rest or not size:
+                raise InvalidInput(f"{field}.length", f"{length} bytes are not {len(offsets)} equal parts")
+            if any(offset + size > there for offset in offsets):
+                raise InvalidInput(f"{field}.offsets", f"the segment has {there} bytes")
+            return read_parts(segment, offsets, size, field)
+
+    def keep(self, name: str, length: int, field: str) -> Kept | None:
+        """Take a segment over without reading it. Raises as `take` does.
+
+        None where there is no room for one more: half of the folder's size is left to what is on its way.
+        """
+        with self._opened(name, field) as (_, size):
+            _expect(size, length, field)
+        with self._lock:
+            room = self._room - sum(kept.length for kept in self._lent)
+        if length > room or (ours := self._reserve(length, math.inf)) is None:
+            return None
+        try:
+            os.rename(name, ours, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        except OSError:
+            self.discard(ours)
+            raise Unavailable(f"the segment of {field} is gone") from None
+        with self._lock:
+            self._forget(name)
+
+        def read(offsets: Sequence[int], size: int) -> NDArray[np.uint8]:
+            with self._opened(ours, field) as (segment, _):
+                return read_parts(segment, offsets, size, field)
+
+        kept = Kept(ours, length, read, self._unlink)
+        with self._lock:
+            self._lent.add(kept)
+        return kept
+
     def discard(self, name: str) -> None:
         """Remove a segment, if it is still there."""
-        with suppress(OSError):
-            os.unlink(name, dir_fd=self._folder)
+        self._unlink(name)
         with self._lock:
             self._forget(name)
 
     def sweep(self) -> int:
-        """Remove own segments that nobody fetched in time, and all that dead processes left; how many files that were."""
+        """Remove own segments that nobody fetched in time, and all that dead processes left; how many files that were.
+
+        What is kept for so long moves into this process.
+        """
         late = time.monotonic() - self._kept
+        with self._lock:
+            held = [kept for kept in self._lent if kept.since < late]
+        for kept in held:
+            with suppress(Unavailable):
+                kept.retire()
         with self._lock:
             self._settle()
             old = [name for name, (since, _) in self._waiting.items() if since < late]
@@ -182,8 +211,46 @@ class Segments:
             orphans += len(left)
         return orphans
 
+    def _reserve(self, length: int, since: float) -> str | None:
+        """A name for so many bytes within the budget, which count until they are fetched or removed."""
+        with self._lock:
+            if self._bytes + length > self._budget:
+                self._settle()
+                if self._bytes + length > self._budget:
+                    return None
+            self._number += 1
+            name = f"teleworld.{self._owner}.{self._number}"
+            self._waiting[name] = (since, length)
+            self._bytes += length
+        return name
+
+    @contextmanager
+    def _opened(self, name: str, field: str) -> Iterator[tuple[int, int]]:
+        """The descriptor and the size of a segment. Raises as `take` does."""
+        if not _SEGMENT.fullmatch(name):
+            raise InvalidInput(f"{field}.name", "is not the name of a segment")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            segment = os.open(name, flags, dir_fd=self._folder)
+        except FileNotFoundError:
+            raise Unavailable(f"the segment of {field} is gone") from None
+        except OSError as error:
+            raise InvalidInput(f"{field}.name", "is not a segment that can be opened") from error
+        try:
+            status = os.fstat(segment)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink > 1:
+                raise InvalidInput(f"{field}.name", "is not a segment of ours")
+            yield segment, status.st_size
+        finally:
+            os.close(segment)
+
+    def _unlink(self, name: str) -> None:
+        # Also called when the garbage collector finds what was kept, so it takes no lock; `_settle` finds out.
+        with suppress(OSError):
+            os.unlink(name, dir_fd=self._folder)
+
     def _settle(self) -> None:
-        """Forget the segments that their readers have removed."""
+        """Forget the segments that are not there any more."""
         for name in list(self._waiting):
             try:
                 os.stat(name, dir_fd=self._folder, follow_symlinks=False)
@@ -227,3 +294,8 @@ class Segments:
             os.close(held)
             return None
         return held
+
+
+def _expect(size: int, length: int, field: str) -> None:
+    if size != length:
+        raise InvalidInput(f"{field}.length", f"the segment has {size} bytes, not {length}")

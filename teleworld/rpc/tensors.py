@@ -3,20 +3,23 @@
 What arrives is not trusted: payload kind, dtype, shape and byte length are checked before anything is allocated, values
 are checked to be finite, and each refusal is an `InvalidInput` that names the field. The array that a reader gets is a
 fresh, aligned, writable copy that shares nothing with the message. Values travel inside of the message, or, where
-`teleworld.rpc.link` says that the peer sees our memory, large ones through that.
+`teleworld.rpc.link` says that the peer sees our memory, large ones through that. Who only hands a tensor on reads it `held`:
+it stays there, and its next reader is told where.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from teleworld._proto.types.v1 import tensor_pb2 as pb
 from teleworld.rpc import link
+from teleworld.rpc.held import Held, Kept
+from teleworld.rpc.segments import Segments
 from teleworld.world.errors import InvalidInput
 
 MAX_TENSOR_BYTES = 62 * 2**20
@@ -33,14 +36,22 @@ Shape = Sequence[int | None]
 """Expected extents, outermost first; None leaves one free."""
 
 
-def write_tensor(array: NDArray[Any], field: str) -> pb.Tensor:
+def write_tensor(array: NDArray[Any] | Held, field: str) -> pb.Tensor:
     """The message of a float32 or uint8 array of any shape. Raises InvalidInput naming `field`."""
     dtype = array.dtype.newbyteorder("<")
     if dtype not in _DTYPES:
         raise InvalidInput(field, f"expected float32 or uint8, got {array.dtype}")
     _check_extents(array.shape, field)
     _check_size(array.nbytes, field)
-    values, route = array.astype(dtype, copy=False), link.route()
+    route = link.route()
+    if isinstance(array, Held):
+        if route is not None and array.nbytes > route.inline and route.tell(array.kept):
+            reference = pb.SharedMemoryRef(
+                namespace=route.segments.namespace, name=array.kept.name, length=array.nbytes, offsets=array.offsets
+            )
+            return pb.Tensor(dtype=_DTYPES[dtype], shape=array.shape, shared_memory=reference)
+        array = np.asarray(array)
+    values = array.astype(dtype, copy=False)
     if route is not None and (name := route.send(values)) is not None:
         reference = pb.SharedMemoryRef(namespace=route.segments.namespace, name=name, length=array.nbytes)
         return pb.Tensor(dtype=_DTYPES[dtype], shape=array.shape, shared_memory=reference)
@@ -48,10 +59,11 @@ def write_tensor(array: NDArray[Any], field: str) -> pb.Tensor:
 
 
 def read_tensor(
-    message: pb.Tensor, field: str, dtype: type[np.generic], shape: Shape, *, finite: bool = True
+    message: pb.Tensor, field: str, dtype: type[np.generic], shape: Shape, *, finite: bool = True, held: bool = False
 ) -> NDArray[Any]:
     """A fresh array of exactly `dtype` whose shape fits `shape`; floats must be finite unless `finite` is False.
 
+    held: what came through shared memory may stay there, as a `Held`, whose values nobody has looked at yet.
     Raises InvalidInput naming `field`.
     """
     payload = message.WhichOneof("payload")
@@ -73,8 +85,10 @@ def read_tensor(
     given = message.shared_memory.length if payload == "shared_memory" else len(message.inline)
     if given != length:
         raise InvalidInput(f"{field}.{payload}", f"{_show(extents)} takes {length} bytes, got {given}")
+    if held and payload == "shared_memory" and (kept := _keep(message.shared_memory, f"{field}.shared_memory")):
+        return cast(NDArray[Any], Held.whole(kept, wire, extents))
     if payload == "shared_memory":
-        array = _fetch(message.shared_memory, f"{field}.shared_memory").view(wire).reshape(extents)
+        array = _fetch(message.shared_memory, extents, f"{field}.shared_memory").view(wire).reshape(extents)
         array = array.astype(dtype, copy=False)
     else:
         array = np.frombuffer(message.inline, dtype=wire).reshape(extents).astype(dtype, copy=True)
@@ -111,11 +125,24 @@ def read_mask(message: pb.BitMask, field: str, shape: Shape) -> NDArray[np.bool_
     return bits[:count].astype(np.bool_).reshape(extents)
 
 
-def _fetch(reference: pb.SharedMemoryRef, field: str) -> NDArray[np.uint8]:
+def _fetch(reference: pb.SharedMemoryRef, extents: Sequence[int], field: str) -> NDArray[np.uint8]:
+    ours = _seen(reference, field)
+    if reference.offsets:
+        if len(reference.offsets) != extents[0]:
+            raise InvalidInput(f"{field}.offsets", f"expected one for each of the {extents[0]} rows")
+        return ours.peek(reference.name, reference.offsets, reference.length, field)
+    return ours.take(reference.name, reference.length, field)
+
+
+def _keep(reference: pb.SharedMemoryRef, field: str) -> Kept | None:
+    return None if reference.offsets else _seen(reference, field).keep(reference.name, reference.length, field)
+
+
+def _seen(reference: pb.SharedMemoryRef, field: str) -> Segments:
     route = link.route()
     if route is None or reference.namespace != route.segments.namespace:
         raise InvalidInput(f"{field}.namespace", "is not the memory that we see")
-    return route.segments.take(reference.name, reference.length, field)
+    return route.segments
 
 
 def _is_finite(array: NDArray[Any]) -> bool:

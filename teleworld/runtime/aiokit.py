@@ -11,21 +11,54 @@ from typing import Any
 RECANCEL_SECONDS = 1.0
 
 
+class Ring:
+    """One ring of a bell, which comes or has come.
+
+    Streams wait for one several times a second each, mostly in vain; here a time that runs out is an answer like any other.
+    With `asyncio.Event` and `asyncio.timeout` it is a cancellation and two exceptions.
+    """
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._waiting: set[asyncio.Future[bool]] = set()
+
+    def set(self) -> None:
+        """It rings."""
+        self._rung = True
+        for waiter in self._waiting:
+            _answer(waiter, True)
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it rings, at most so long. Whether it did."""
+        if self._rung:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiting.add(waiter)
+        timer = None if seconds is None else loop.call_later(max(seconds, 0.0), _answer, waiter, False)
+        try:
+            return await waiter
+        finally:
+            self._waiting.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+
 class Bell:
     """Wakes all who wait. Take `next` first, look at the state after, and wait last: so no ring in between is missed."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._next = Ring()
 
     def ring(self) -> None:
         """Wake everybody who waits now."""
-        rung, self._event = self._event, asyncio.Event()
+        rung, self._next = self._next, Ring()
         rung.set()
 
     @property
-    def next(self) -> asyncio.Event:
+    def next(self) -> Ring:
         """Set by the next ring."""
-        return self._event
+        return self._next
 
 
 async def within(seconds: float, event: asyncio.Event) -> bool:
@@ -34,6 +67,11 @@ async def within(seconds: float, event: asyncio.Event) -> bool:
         async with asyncio.timeout(max(seconds, 0.0)):
             return await event.wait()
     return False
+
+
+def _answer(waiter: asyncio.Future[bool], rung: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(rung)
 
 
 class TaskGroup:

@@ -14,13 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from typing import Any
 
 from teleworld.runtime.aiokit import TaskGroup
 from teleworld.runtime.batches import Batch
 from teleworld.runtime.journal import Journal
 from teleworld.runtime.ledger import Ledger, Listener
-from teleworld.runtime.records import WorldRecord
+from teleworld.runtime.records import Chunk, WorldRecord
 from teleworld.runtime.session import WorldSession
 from teleworld.runtime.spans import WorldSpans
 from teleworld.scheduling.policy import Assignment, Limits, Policy, Scheduler, Share
@@ -30,6 +32,7 @@ from teleworld.world.errors import DeadlineExceeded, Internal, Overloaded, State
 ATTEMPTS = {Unavailable: 6, DeadlineExceeded: 3, Overloaded: 60}
 """How often a task is tried before its world ends, by the last error; what is not listed is not tried again."""
 TIMEOUT_S = 30.0
+LARGE = 2**15  # numbers of a latent from which on its digest is made beside the event loop
 METHOD_OF = {
     Kind.ENCODE: "encode",
     Kind.BOOTSTRAP: "reconstruct",
@@ -205,7 +208,7 @@ class Dispatcher:
         assignments = self.scheduler.decide(self._clock())
         for task in self.scheduler.gone():
             self._abandon(task, lambda flight: True)
-        sizes = Counter(assignment.call for assignment in assignments)
+        sizes = Counter(assignment.call for assignment in assignments) if assignments else {}
         batches: dict[int, Batch] = {}
         for assignment in assignments:
             task, call = assignment.task, assignment.call
@@ -253,7 +256,11 @@ class Dispatcher:
             for late in self.scheduler.finished(task, flight.worker, seconds, self._clock()):
                 if late in self._ports and assignment.hedge:
                     self._worker_lost(late)
-            self.kick()
+            if isinstance(entry, Chunk):
+                # A picture goes out before what it made ready: to write the next requests takes a while.
+                asyncio.get_running_loop().call_soon(self.kick)
+            else:
+                self.kick()
             if entry is not None:
                 await running.ledger.write(entry)
             return
@@ -273,7 +280,9 @@ class Dispatcher:
         if batch is not None:
             return await batch.answer(session.request(task, assignment.attempt))
         method = getattr(port, METHOD_OF[task.kind])
-        asyncio.get_running_loop().call_soon(session.foresee, task)  # runs when the request is on its way
+        loop, large = asyncio.get_running_loop(), prod(session.spec.latent_shape) > LARGE
+        soon = partial(loop.run_in_executor, None) if large else loop.call_soon
+        soon(session.foresee, task)  # while the request is on its way
         try:
             return await method(session.request(task, assignment.attempt), TIMEOUT_S)
         except StateLost:

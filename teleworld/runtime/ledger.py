@@ -2,7 +2,9 @@
 
 A result counts at once: what needs it starts while the journal still writes it. The log itself is never out of order, since
 entries wait for each other, the binding of a segment among them: it never holds a segment whose past it lacks, and a
-replay from wherever it ends makes the same world. A chunk is delivered when it is written.
+replay from wherever it ends makes the same world. Chunks wait for each other alone: what they hang on, the binding of their
+segment, was written before any work on it began, and a plan of megabytes that is on its way would hold up the picture. A
+chunk is delivered when it is written.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class Ledger:
         self._early: dict[int, Chunk] = {}
         self._taken: list[Control] = []
         self._order = asyncio.Lock()
+        self._chunks = asyncio.Lock()
         self._writing: set[asyncio.Task[Any]] = set()
 
     async def bind(self, binding: Binding, taken: tuple[Control, ...], cut: int) -> None:
@@ -60,11 +63,15 @@ class Ledger:
                     await self._journal.plan(world, epoch, plan)
 
     async def write(self, entry: Plan | Memory | Chunk) -> None:
-        """Write what is final now, after all that was final before, and deliver the chunks that are due."""
+        """Write what is final now, after all of its kind (log or chunk) that was final before; deliver the chunks that are due."""
         work = asyncio.current_task()
         assert work is not None
         self._writing.add(work)
         try:
+            if isinstance(entry, Chunk):
+                async with self._chunks:
+                    await self._write(entry)
+                return
             await asyncio.sleep(0)  # what the result made ready goes out first: to encode a large entry takes a while
             async with self._order:
                 await self._write(entry)

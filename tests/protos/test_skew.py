@@ -37,6 +37,7 @@ FIELDS_SINCE = {
     "teleworld.gateway.v1.CreateWorldRequest": {"reanchor"},
     "teleworld.populator.v1.PopulateRequest": {"group_number"},
     "teleworld.types.v1.ModelDescription": {"batches", "slots", "spec"},
+    "teleworld.types.v1.SharedMemoryRef": {"offsets"},
     "teleworld.types.v1.Timeline": {"stages", "key_frames"},
 }
 """What messages of the baseline have gained. Whoever adds a field writes it here, and sees below that it may be missing."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from teleworld.rpc.held import Held
 from teleworld.world.camera import CameraPath, pose
 from teleworld.world.collision import Clearance
 from teleworld.world.timeline import ChainMode, Group, Timeline
@@ -90,11 +91,12 @@ DECODED = DecodeResult(b"\0\0\0\1video", 4, 2 * W, 2 * H, STAGES)
 
 
 def equal(a: Any, b: Any) -> bool:
-    """Deep equality of dataclasses that hold arrays: same types, same dtypes, same bits."""
+    """Deep equality of dataclasses that hold arrays: same types, same dtypes, same bits, wherever those are."""
     if dataclasses.is_dataclass(a):
         return type(a) is type(b) and all(equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
     if isinstance(a, tuple) and isinstance(b, tuple):
         return len(a) == len(b) and all(map(equal, a, b))
-    if isinstance(a, np.ndarray):
+    if isinstance(a, np.ndarray | Held) and isinstance(b, np.ndarray | Held):
+        a, b = np.asarray(a), np.asarray(b)
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     return bool(a == b)

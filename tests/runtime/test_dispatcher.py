@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from teleworld.runtime import dispatcher
 from teleworld.runtime.dispatcher import Dispatcher, Listener
 from teleworld.runtime.journal import NoJournal
 from teleworld.runtime.records import Chunk, WorldRecord
 from teleworld.runtime.session import WorldSession
 from teleworld.scheduling.policy import Limits, Policy
 from teleworld.scheduling.tasks import Kind, Pool
+from teleworld.world import latents
 from teleworld.world.controls import Control, Keys
 from teleworld.world.errors import (
     DeadlineExceeded,
@@ -378,3 +381,21 @@ async def test_a_control_that_was_bound_while_its_worker_left_is_told_once() -> 
     await walk.read(11)
     assert [sequence for sequence, _ in walk.bound] == [5]
     await walk.dispatcher.close()
+
+
+async def test_digests_of_large_latents_are_made_beside_the_event_loop(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set[int]()
+    digest = latents.latent_digest
+
+    def noted(latent: Any) -> str:
+        threads.add(threading.get_ident())
+        return digest(latent)
+
+    expected = await reference(6)
+    monkeypatch.setattr(dispatcher, "LARGE", 0)
+    monkeypatch.setattr(latents, "latent_digest", noted)
+    walk.begin()
+    assert await walk.read(6) == expected
+    assert threads - {threading.get_ident()}

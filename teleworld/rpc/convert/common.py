@@ -195,22 +195,27 @@ def write_guidance(guidance: Guidance, field: str = "guidance") -> task_pb2.Guid
 
 
 def read_guidance(
-    message: task_pb2.Guidance, field: str = "guidance", *, pictures: bool = True, of: Sequence[int] | None = None
+    message: task_pb2.Guidance,
+    field: str = "guidance",
+    *,
+    pictures: bool = True,
+    of: Sequence[int] | None = None,
+    held: bool = False,
 ) -> Guidance:
     """The guidance, its four arrays of one number of latents and one size. Without `pictures` those may be left out.
 
-    of: the latents that it must be for, if they are known.
+    of: the latents that it must be for, if they are known. held: pixels and latents may stay in shared memory.
     """
     indices = read_indices(message.indices, f"{field}.indices")
     if of is not None and indices != tuple(of):
         raise InvalidInput(f"{field}.indices", f"expected {list(of)}, got {list(indices)}")
     count, frames = len(indices), len(indices) * PIXEL_FRAMES_PER_LATENT
     if pictures or message.HasField("pixels"):
-        pixels = read_tensor(message.pixels, f"{field}.pixels", np.uint8, (frames, None, None, 3))
+        pixels = read_tensor(message.pixels, f"{field}.pixels", np.uint8, (frames, None, None, 3), held=held)
         mask = read_mask(message.mask, f"{field}.mask", pixels.shape[:3])
     else:
         pixels, mask = np.zeros((0, 0, 0, 3), np.uint8), np.zeros((0, 0, 0), np.bool_)
-    latents = read_tensor(message.latents, f"{field}.latents", np.float32, (count, None, None, None))
+    latents = read_tensor(message.latents, f"{field}.latents", np.float32, (count, None, None, None), held=held)
     coverage = read_tensor(message.coverage, f"{field}.coverage", np.float32, (count, *latents.shape[2:]))
     if coverage.min() < 0 or coverage.max() > 1:
         raise InvalidInput(f"{field}.coverage", "every value must lie between 0 and 1")
@@ -260,9 +265,9 @@ def read_latent(message: tensor_pb2.Tensor, field: str) -> Float:
     return read_tensor(message, field, np.float32, (None, None, None))
 
 
-def read_latents(message: tensor_pb2.Tensor, field: str, count: int | None = None) -> Float:
-    """Latents, float32 [n, C, h, w]; n must be `count` if that is given."""
-    return read_tensor(message, field, np.float32, (count, None, None, None))
+def read_latents(message: tensor_pb2.Tensor, field: str, count: int | None = None, *, held: bool = False) -> Float:
+    """Latents, float32 [n, C, h, w]; n must be `count` if that is given. held: they may stay in shared memory."""
+    return read_tensor(message, field, np.float32, (count, None, None, None), held=held)
 
 
 def write_model(model: ModelDescription) -> model_pb2.ModelDescription:

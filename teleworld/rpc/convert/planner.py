@@ -143,7 +143,7 @@ def write_bridge_response(result: BridgeResult) -> pb.BridgeResponse:
 
 def read_bridge_response(message: pb.BridgeResponse) -> BridgeResult:
     return BridgeResult(
-        pictures=read_tensor(message.pictures, "pictures", np.uint8, (None, None, None, 3)),
+        pictures=read_tensor(message.pictures, "pictures", np.uint8, (None, None, None, 3), held=True),
         boundary=common.read_latent(message.boundary, "boundary"),
         stage_ms=dict(message.stage_ms),
     )

@@ -49,7 +49,7 @@ def write_populate_response(result: LatentsResult) -> pb.PopulateResponse:
 
 def read_populate_response(message: pb.PopulateResponse) -> LatentsResult:
     indices = common.read_indices(message.indices, "indices")
-    latents = common.read_latents(message.latents, "latents", len(indices))
+    latents = common.read_latents(message.latents, "latents", len(indices), held=True)
     return LatentsResult(indices, latents, dict(message.stage_ms))
 
 

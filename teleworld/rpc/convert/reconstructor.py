@@ -40,7 +40,7 @@ def write_guide_response(result: GuideResult) -> pb.GuideResponse:
 
 
 def read_guide_response(message: pb.GuideResponse) -> GuideResult:
-    return GuideResult(common.read_guidance(message.guidance), dict(message.stage_ms))
+    return GuideResult(common.read_guidance(message.guidance, held=True), dict(message.stage_ms))
 
 
 def write_reconstruct_request(request: ReconstructRequest) -> pb.ReconstructRequest:

@@ -1,5 +1,5 @@
 """A small Kubernetes API server that keeps its word: resource versions, optimistic locking, watches with bookmarks, and 410
-Gone for a version that it has forgotten. It serves EndpointSlices and Leases over real HTTP."""
+Gone for a version that it has forgotten. It serves EndpointSlices, Leases and the scale of Deployments over real HTTP."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from aiohttp import web
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+SCALES = "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"
 
 
 class KubeApi:
@@ -80,6 +81,8 @@ class KubeApi:
         app.router.add_post(LEASES, self._create)
         app.router.add_get(LEASES + "/{name}", self._read)
         app.router.add_put(LEASES + "/{name}", self._replace)
+        app.router.add_get(SCALES, self._scale)
+        app.router.add_put(SCALES, self._rescale)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -92,7 +95,7 @@ class KubeApi:
 
     @web.middleware
     async def _gate(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        kind = "leases" if "/leases" in request.path else "endpointslices"
+        kind = next(kind for kind in ("leases", "endpointslices", "scale") if kind in request.path.split("/"))
         key = (request.method, kind, "watch" in request.query)
         self.requests[key] = self.requests.get(key, 0) + 1
         if self.down:
@@ -158,6 +161,38 @@ class KubeApi:
             return _status(409, "Conflict", "the object has been modified")
         await self.put("leases", name, body)
         return web.json_response(self.objects["leases", name])
+
+    async def _scale(self, request: web.Request) -> web.Response:
+        found = self.objects.get(("deployments", request.match_info["name"]))
+        return web.json_response(_scale_of(found)) if found else _status(404, "NotFound", "no such deployment")
+
+    async def _rescale(self, request: web.Request) -> web.Response:
+        """Only the number of pods changes, and the Deployment's resource version with it."""
+        name, body = request.match_info["name"], await request.json()
+        found = self.objects.get(("deployments", name))
+        if found is None:
+            return _status(404, "NotFound", "no such deployment")
+        if body["metadata"].get("resourceVersion") not in (None, found["metadata"]["resourceVersion"]):
+            return _status(409, "Conflict", "the object has been modified")
+        replicas = body["spec"].get("replicas", 0)
+        if replicas < 0:
+            return _status(422, "Invalid", "spec.replicas: must be greater than or equal to 0")
+        await self.put("deployments", name, {**found, "spec": {**found["spec"], "replicas": replicas}})
+        return web.json_response(_scale_of(self.objects["deployments", name]))
+
+
+def _scale_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    """The scale subresource: the same name and version as the Deployment, its number of pods, and how many there are."""
+    spec, pods = deployment["spec"], deployment.get("status", {}).get("replicas", 0)
+    selector = ",".join(f"{key}={value}" for key, value in spec.get("selector", {}).get("matchLabels", {}).items())
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {key: deployment["metadata"][key] for key in ("name", "resourceVersion")},
+        # A number of nothing is left out, as the API server does.
+        "spec": {"replicas": spec["replicas"]} if spec["replicas"] else {},
+        "status": {"replicas": pods, "selector": selector},
+    }
 
 
 def _status(code: int, reason: str, message: str) -> web.Response:

@@ -248,9 +248,11 @@ class Stream:
 
 
 @asynccontextmanager
-async def attached(gateway: Client, name: str, *, acks: bool = True, **fields: Any) -> AsyncIterator[Stream]:
+async def attached(
+    gateway: Client, name: str, *, acks: bool = True, metadata: Any = None, **fields: Any
+) -> AsyncIterator[Stream]:
     """A stream that has sent its attach; as fast as can be unless `pace` says otherwise. Cancelled at the end."""
-    call = gateway.stub.StreamWorld()
+    call = gateway.stub.StreamWorld(metadata=metadata)
     stream = Stream(call, acks)
     wanted: dict[str, Any] = {"name": name, "pace": stream_pb2.PACE_MAX} | fields
     await stream.send(attach=stream_pb2.Attach(**wanted))

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 import redis.asyncio as aioredis
 
+from services.gateway.scripts import PREFIX
 from services.gateway.settings import GatewaySettings
 from services.gateway.states import Retention
-from services.gateway.store import PREFIX, Store
+from services.gateway.store import Store
 from services.reconstructor.settings import ReconstructorSettings
 from teleworld._proto.gateway.v1 import world_service_pb2
 from teleworld.memory.redis_store import RedisMemoryStore

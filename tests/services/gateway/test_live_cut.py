@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.gateway.store import PREFIX
+from services.gateway.scripts import PREFIX
 from teleworld._proto.gateway.v1 import stream_pb2, world_service_pb2
 from teleworld.world.controls import Keys
 from teleworld.world.spec import NANO

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import numpy as np
 import pytest
 import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
@@ -13,7 +14,7 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, ResponseError
 
-from services.gateway.pipeline import LARGE_BYTES, TOGETHER, Pipeline
+from services.gateway.pipeline import LARGE_BYTES, SLICE_BYTES, TOGETHER, Pipeline
 
 ECHO = "return {KEYS[1], ARGV[1]}"
 
@@ -89,3 +90,16 @@ async def test_who_gives_up_does_not_disturb_the_others(pipeline: Pipeline, echo
     assert await waits == [b"b", b"2"]
     with pytest.raises(asyncio.CancelledError):
         await given_up
+
+
+async def test_what_is_under_way_at_the_end_is_answered(pipeline: Pipeline, echo: AsyncScript) -> None:
+    asked = [asyncio.create_task(pipeline.run(echo, ["key"], [n])) for n in range(3)]
+    await asyncio.sleep(0)
+    await pipeline.close()
+    assert await asyncio.gather(*asked) == [[b"key", b"%d" % n] for n in range(3)]
+
+
+@pytest.mark.parametrize("size", [SLICE_BYTES, 3 * SLICE_BYTES + 1])
+async def test_slices_are_one_argument_again(pipeline: Pipeline, echo: AsyncScript, size: int) -> None:
+    sent = np.random.default_rng(size).bytes(size)
+    assert await pipeline.run(echo, ["key"], [sent]) == [b"key", sent]

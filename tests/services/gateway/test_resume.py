@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from services.gateway.store import PREFIX
+from services.gateway.scripts import PREFIX
 from teleworld._proto.gateway.v1 import stream_pb2, world_pb2, world_service_pb2
 from teleworld._proto.types.v1 import task_pb2
 from teleworld.rpc.status import from_rpc_error

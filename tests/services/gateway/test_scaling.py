@@ -7,11 +7,15 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from redis.crc import key_slot
 
 from services.gateway import demand as module
+from services.gateway import index as index_module
 from services.gateway.demand import KEY, Demand
 from services.gateway.scaler import register
-from services.gateway.store import PREFIX, Store
+from services.gateway.scripts import PREFIX
+from services.gateway.states import Room
+from services.gateway.store import Store
 from teleworld._proto.keda.v1 import externalscaler_pb2 as pb
 from teleworld._proto.keda.v1.externalscaler_pb2_grpc import ExternalScalerStub
 from teleworld.rpc.server import Server, ServerConfig
@@ -101,3 +105,19 @@ async def test_worlds_that_expired_are_swept_from_the_index(store: Store) -> Non
     left = await store.redis.zrange(index, 0, -1)
     assert b"kept" in left and not {name.encode() for name in gone} & set(left)
     await store.redis.zrem(index, "kept")
+
+
+async def test_a_world_that_is_being_made_is_not_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in the index before it is there, since its tenant's room was taken with that."""
+    await store.index.enter("coming", Room())
+    await store.sweep()
+    assert b"coming" in await store.index.names("", "", 10_000)
+    monkeypatch.setattr(index_module, "BIRTH_MS", 1)
+    await store.index.enter("coming", Room())  # and then its gateway died
+    while b"coming" in await store.index.names("", "", 10_000):
+        await store.sweep()
+
+
+def test_the_keys_of_the_index_may_be_touched_together_in_a_cluster() -> None:
+    slots = {key_slot(key.encode()) for key in (index_module.INDEX, index_module.BIRTHS)}
+    assert len(slots) == 1

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from services.gateway import codec
+from services.gateway.scripts import PREFIX
 from services.gateway.states import Retention, State
-from services.gateway.store import PREFIX, Store
+from services.gateway.store import Store
 from teleworld.runtime.records import Binding, Chunk, Fork, Memory, Plan, WorldRecord
 from teleworld.world.camera import CameraPath
 from teleworld.world.collision import Clearance

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fteleworld/types/v1/tensor.proto\x12\x12teleworld.types.v1\"\xd0\x01\n\x06Tensor\x12+\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1c.teleworld.types.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x10\n\x06inline\x18\x03 \x01(\x0cH\x00\x12<\n\rshared_memory\x18\x04 \x01(\x0b\x32#.teleworld.types.v1.SharedMemoryRefH\x00\x12/\n\x06remote\x18\x05 \x01(\x0b\x32\x1d.teleworld.types.v1.RemoteRefH\x00\x42\t\n\x07payload\"B\n\x0fSharedMemoryRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06length\x18\x03 \x01(\x04\"@\n\tRemoteRef\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x11\n\ttensor_id\x18\x02 \x01(\t\x12\x0e\n\x06length\x18\x03 \x01(\x04\"(\n\x07\x42itMask\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0e\n\x06packed\x18\x02 \x01(\x0c*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fteleworld/types/v1/tensor.proto\x12\x12teleworld.types.v1\"\xd0\x01\n\x06Tensor\x12+\n\x05\x64type\x18\x01 \x01(\x0e\x32\x1c.teleworld.types.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x10\n\x06inline\x18\x03 \x01(\x0cH\x00\x12<\n\rshared_memory\x18\x04 \x01(\x0b\x32#.teleworld.types.v1.SharedMemoryRefH\x00\x12/\n\x06remote\x18\x05 \x01(\x0b\x32\x1d.teleworld.types.v1.RemoteRefH\x00\x42\t\n\x07payload\"S\n\x0fSharedMemoryRef\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06length\x18\x03 \x01(\x04\x12\x0f\n\x07offsets\x18\x04 \x03(\x04\"@\n\tRemoteRef\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x11\n\ttensor_id\x18\x02 \x01(\t\x12\x0e\n\x06length\x18\x03 \x01(\x04\"(\n\x07\x42itMask\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0e\n\x06packed\x18\x02 \x01(\x0c*Q\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teleworld._proto.types.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=442
-  _globals['_DATATYPE']._serialized_end=523
+  _globals['_DATATYPE']._serialized_start=459
+  _globals['_DATATYPE']._serialized_end=540
   _globals['_TENSOR']._serialized_start=56
   _globals['_TENSOR']._serialized_end=264
   _globals['_SHAREDMEMORYREF']._serialized_start=266
-  _globals['_SHAREDMEMORYREF']._serialized_end=332
-  _globals['_REMOTEREF']._serialized_start=334
-  _globals['_REMOTEREF']._serialized_end=398
-  _globals['_BITMASK']._serialized_start=400
-  _globals['_BITMASK']._serialized_end=440
+  _globals['_SHAREDMEMORYREF']._serialized_end=349
+  _globals['_REMOTEREF']._serialized_start=351
+  _globals['_REMOTEREF']._serialized_end=415
+  _globals['_BITMASK']._serialized_start=417
+  _globals['_BITMASK']._serialized_end=457
 # @@protoc_insertion_point(module_scope)

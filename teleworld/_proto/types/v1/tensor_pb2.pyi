@@ -63,7 +63,7 @@ class Tensor(_message.Message):
 
     @_builtins.property
     def shared_memory(self) -> Global___SharedMemoryRef:
-        """Values in the memory of the same node. Reserved for the tensor plane; receivers answer INVALID_ARGUMENT today."""
+        """Values in the memory of the same node; INVALID_ARGUMENT unless the call's metadata said that both ends see it."""
 
     @_builtins.property
     def remote(self) -> Global___RemoteRef:
@@ -97,22 +97,30 @@ class SharedMemoryRef(_message.Message):
     NAMESPACE_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """Identity of the memory namespace (boot id and device of /dev/shm). Equal host names do not prove a shared memory."""
     name: _builtins.str
     """Name of the segment inside the namespace: one path component."""
     length: _builtins.int
     """Length of the payload in bytes."""
+    @_builtins.property
+    def offsets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Where in the segment each row of the tensor (an index of the first axis) begins, in bytes. Such a segment stays with its
+        sender, who may name it again. Without offsets the payload is the whole segment, and the receiver removes it.
+        """
+
     def __init__(
         self,
         *,
         namespace: _builtins.str = ...,
         name: _builtins.str = ...,
         length: _builtins.int = ...,
+        offsets: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "name", b"name", "namespace", b"namespace", "offsets", b"offsets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
