@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import Enum
 
 from teleworld.world.camera import CameraPath
+from teleworld.world.endings import EndReason
 from teleworld.world.timeline import ChainMode
 
 
@@ -32,19 +33,6 @@ class ReceiptState(Enum):
 
     RECEIVED = "received"
     APPLIED = "applied"
-
-
-class EndReason(Enum):
-    """Why a stream ended."""
-
-    CLIENT_CLOSED = "client_closed"
-    REACHED_END = "reached_end"
-    DRAINING = "draining"
-    SUPERSEDED = "superseded"
-    DELETED = "deleted"
-    IDLE = "idle"
-    ACK_TIMEOUT = "ack_timeout"
-    ERROR = "error"
 
 
 @dataclass(frozen=True)

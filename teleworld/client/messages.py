@@ -9,7 +9,6 @@ from teleworld.client.events import (
     Attached,
     Chunk,
     End,
-    EndReason,
     Pace,
     Receipt,
     ReceiptState,
@@ -18,6 +17,7 @@ from teleworld.client.events import (
     WorldState,
 )
 from teleworld.rpc.convert.common import read_chain, read_path
+from teleworld.world.endings import EndReason
 from teleworld.world.errors import Internal, InvalidInput
 
 _WORLD_STATES = {
@@ -30,16 +30,7 @@ _RECEIPT_STATES = {
     stream_pb2.Receipt.STATE_RECEIVED: ReceiptState.RECEIVED,
     stream_pb2.Receipt.STATE_APPLIED: ReceiptState.APPLIED,
 }
-_END_REASONS = {
-    stream_pb2.END_REASON_CLIENT_CLOSED: EndReason.CLIENT_CLOSED,
-    stream_pb2.END_REASON_REACHED_END: EndReason.REACHED_END,
-    stream_pb2.END_REASON_DRAINING: EndReason.DRAINING,
-    stream_pb2.END_REASON_SUPERSEDED: EndReason.SUPERSEDED,
-    stream_pb2.END_REASON_DELETED: EndReason.DELETED,
-    stream_pb2.END_REASON_IDLE: EndReason.IDLE,
-    stream_pb2.END_REASON_ACK_TIMEOUT: EndReason.ACK_TIMEOUT,
-    stream_pb2.END_REASON_ERROR: EndReason.ERROR,
-}
+_END_REASONS = {stream_pb2.EndReason.Value(f"END_REASON_{reason.name}"): reason for reason in EndReason}
 _PACES = {Pace.REALTIME: stream_pb2.PACE_REALTIME, Pace.MAX: stream_pb2.PACE_MAX}
 
 

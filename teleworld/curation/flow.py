@@ -30,8 +30,12 @@ class Motion:
 def motions(pictures: NDArray[np.uint8]) -> list[Motion]:
     """Motion between neighbouring pictures of uint8 [n, H, W, 3]."""
     grey = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures]
-    estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    return [_motion(one, other, estimator.calc(one, other, None)) for one, other in pairwise(grey)]
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    found = []
+    for one, other in pairwise(grey):
+        flow = estimator.calc(one, other, None)  # type: ignore[call-overload]  # None asks for a new array
+        found.append(_motion(one, other, flow))
+    return found
 
 
 def _motion(one: NDArray[np.uint8], other: NDArray[np.uint8], flow: NDArray[np.float32]) -> Motion:
@@ -49,7 +53,7 @@ def _background(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.
     points = cv2.goodFeaturesToTrack(one, 400, 0.01, 7)
     if points is None or len(points) < MINIMUM_FEATURES:
         return None
-    tracked, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points, None)
+    tracked, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points, np.empty_like(points))
     held = found[:, 0] == 1
     if held.sum() < MINIMUM_FEATURES:
         return None

@@ -20,10 +20,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from teleworld.curation.clips import Clip, sources, whole
+from teleworld.curation.documents import read_yaml
 from teleworld.world.errors import InvalidInput, TeleWorldError
 
 LOG = "decisions.jsonl"
@@ -85,9 +85,9 @@ def load_config(file: Path) -> list[Named]:
     """The stages that a YAML file lists: `stages: [{use: quality, blur: 50}, ...]`.
 
     `use` names a built-in stage, or a class of your own as `module:Class`; everything else are its fields. Raises
-    InvalidInput naming the stage and the field.
+    InvalidInput naming the stage and the field, or `config` for a file that is not YAML.
     """
-    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    document = read_yaml(file, "config")
     listed = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(listed, list) or not listed:
         raise InvalidInput("stages", f"{file.name} must list at least one stage")
@@ -101,7 +101,7 @@ def configure(where: str, entry: Any, before: str = "") -> Named:
     """One stage from its entry, behind one with the digest `before`. Raises InvalidInput naming `where` and the field."""
     if not isinstance(entry, dict) or not isinstance(entry.get("use"), str):
         raise InvalidInput(f"{where}.use", "must name a stage")
-    name = entry["use"]
+    name: str = entry["use"]
     path = BUILT_IN.get(name, name)
     module, _, attribute = path.partition(":")
     try:

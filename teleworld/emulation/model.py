@@ -77,7 +77,8 @@ def open_emulated(
 ) -> EmulatedModel:
     """The emulated model of that name. `table` is a shipped cost table's name or a file, by default the one that holds for it.
 
-    ranks: devices that work as one, by pool. `clock` and `log` are those of `Devices`. `start_cold` sleeps for the table's cold start first. Raises InvalidInput.
+    ranks: devices that work as one, by pool. `clock` and `log` are those of `Devices`. `start_cold` sleeps for the table's cold
+    start first. Raises InvalidInput.
     """
     costs = table_of(model) if table is None else load_table(table)
     if start_cold:

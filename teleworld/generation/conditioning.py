@@ -45,7 +45,9 @@ def visible_context(
     read: list[tuple[tuple[int, ...], KVCache]] = []
     for earlier in sorted({timeline.group_of(index) for index in order}):
         shown = tuple(index for index in order if timeline.group_of(index) == earlier)
-        seen = KVCache.joined([_part(cache, held, timeline.visible(earlier), tokens) for held, cache in read])
+        wanted = timeline.visible(earlier)
+        parts = (_part(cache, held, wanted, tokens) for held, cache in read)
+        seen = KVCache.joined(part for part in parts if part is not None)
         rows = [order.index(index) for index in shown]
         beside = None if extra is None else extra[:, :, rows]
         read.append((shown, dit.read_clean(clean[:, :, rows], shown, text, seen, beside)))
@@ -59,5 +61,4 @@ def _part(cache: KVCache, held: tuple[int, ...], wanted: tuple[int, ...], tokens
     rows = [row for row, index in enumerate(held) if index in wanted]
     if len(rows) == len(held):
         return cache
-    parts = [cache.tokens(slice(row * tokens, (row + 1) * tokens)) for row in rows]
-    return KVCache.joined(parts)
+    return KVCache.joined(cache.tokens(slice(row * tokens, (row + 1) * tokens)) for row in rows)

@@ -197,7 +197,7 @@ def _step_peak(config: DiTConfig, grid: tuple[int, int, int], seen: int, dtype: 
     layer = LayerKV(*(empty(1, seen, config.heads, config.head_dim) for _ in range(2)))
     words, picture = empty(1, config.text_length, config.dim), empty(1, PICTURE_TOKENS, config.dim)
     prompt = KVCache(
-        tuple(block.cross_attn.context(words, picture if config.picture_dim else None) for block in dit.blocks)
+        tuple(block.cross_attn.context(words, picture if config.picture_dim else None) for block in dit.layers)
     )
     noisy, level = empty(1, config.channels, *grid), torch.full((1, grid[0]), 500.0, device="meta")
     visible = KVCache((layer,) * config.layers)

@@ -126,8 +126,7 @@ class Setup:
 @dataclass(frozen=True)
 class CostTable:
     """One table. models: names of the world specs it holds for. price: US dollars a device-hour. cold_start: seconds from
-    the order of a worker to its first task. kv_per_latent: bytes of keys and values of one clean latent. memory_per_key_frame:
-    bytes that one fused key frame adds to the 4D memory."""
+    the order of a worker to its first task. kv_per_latent: bytes of keys and values of one clean latent."""
 
     name: str
     about: str
@@ -136,7 +135,6 @@ class CostTable:
     price: Sourced
     cold_start: Sourced
     kv_per_latent: Sourced
-    memory_per_key_frame: Sourced
     tasks: Mapping[Kind, TaskCost]
     setups: Mapping[str, Setup]
 
@@ -238,7 +236,6 @@ def read_table(text: str) -> CostTable:
         price=_sourced(device.fields("price_usd_per_hour")),
         cold_start=_sourced(root.fields("cold_start_s")),
         kv_per_latent=_sourced(sizes.fields("kv_per_latent")),
-        memory_per_key_frame=_sourced(sizes.fields("memory_per_key_frame")),
         tasks={kind: _task(costs.fields(kind.value)) for kind in Kind},
         setups={name: _setup(setups.fields(name)) for name in setups.names},
     )

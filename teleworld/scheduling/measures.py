@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from typing import NamedTuple
 
-from teleworld.scheduling.tasks import Kind, Task
+from teleworld.scheduling.tasks import Kind
 
 WINDOW = 128
 LEAST_MOVES = 3
@@ -60,11 +60,6 @@ class Cost(NamedTuple):
     model: str
     kind: Kind
     group: int = 0
-
-
-def cost_of(task: Task, model: str) -> Cost:
-    """Which service times are like that of `task`."""
-    return Cost(model, task.kind, task.index if task.kind is Kind.POPULATE else 0)
 
 
 class Entry:

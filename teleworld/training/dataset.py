@@ -1,4 +1,4 @@
-"""Recorded episodes for the training programs: lazily mapped arrays and seeded windows.
+"""Recorded episodes for the training programs, as lazily mapped arrays.
 
 Nothing is read until it is asked for. Arrays are memory maps of plain files, so any number of processes share one
 copy through the page cache; an `Episode` pickles as its folder. Low-resolution pictures, depth and masks are at
@@ -9,8 +9,6 @@ Split `U` holds maps that no training may touch: it must be asked for by name, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,55 +94,6 @@ class Episode:
         return array
 
 
-@dataclass(frozen=True)
-class Window:
-    """`frames` neighbouring frames of an episode, from `start` on; a light handle until an accessor is called."""
-
-    episode: Episode
-    start: int
-    frames: int
-
-    @property
-    def span(self) -> slice:
-        """Its frames as a slice of the episode."""
-        return slice(self.start, self.start + self.frames)
-
-    @property
-    def rgb(self) -> npt.NDArray[np.uint8]:
-        """`[F, 96, 160, 3]` u8."""
-        return np.array(self.episode.rgb[self.span])
-
-    @property
-    def rgb_high(self) -> npt.NDArray[np.uint8]:
-        """`[F, 192, 320, 3]` u8."""
-        return np.array(self.episode.rgb_high[self.span])
-
-    @property
-    def depth(self) -> npt.NDArray[np.float32]:
-        """`[F, 96, 160]` f32 metres, 0 unknown."""
-        return self.episode.depth(self.span)
-
-    @property
-    def dynamic(self) -> npt.NDArray[np.bool_]:
-        """`[F, 96, 160]` bool."""
-        return self.episode.dynamic(self.span)
-
-    @property
-    def cameras(self) -> CameraPath:
-        """Cameras of the frames."""
-        return self.episode.cameras[self.span]
-
-    @property
-    def keys(self) -> npt.NDArray[np.uint8]:
-        """`[F]` u8."""
-        return self.episode.keys[self.span]
-
-    @property
-    def caption(self) -> str:
-        """Caption at the window's middle frame."""
-        return self.episode.caption(self.start + self.frames // 2)
-
-
 def load_split(root: Path, split: str) -> list[Episode]:
     """The complete episodes of a split, in order of map and seed. Episodes recorded later need another call.
 
@@ -158,40 +107,3 @@ def load_split(root: Path, split: str) -> list[Episode]:
     if not folders:
         raise NotFound(f"split {split} in {root.name}")
     return sorted(map(Episode, folders), key=lambda episode: (episode.manifest.map, episode.manifest.seed))
-
-
-def sample_windows(
-    episodes: Sequence[Episode], frames: int, seed: int, reader: int = 0, readers: int = 1
-) -> Iterator[Window]:
-    """Endless random windows, each start of each episode equally likely.
-
-    Args:
-        episodes: where to draw from; those shorter than a window are left out.
-        frames: frames a window.
-        seed: of the draw; the same seed gives the same windows.
-        reader: number of this reader. The readers of a seed share one sequence and take turns, so that no two of
-            them see the same draw and their union does not depend on how many there are.
-        readers: number of readers.
-
-    Raises:
-        InvalidInput: no episode is long enough, or `reader` is out of range.
-    """
-    if not 0 <= reader < readers:
-        raise InvalidInput("reader", f"must lie in 0..{readers - 1}, got {reader}")
-    starts = np.array([max(0, len(episode) - frames + 1) for episode in episodes], np.int64)
-    if frames < 1 or starts.sum() == 0:
-        raise InvalidInput("frames", f"no episode holds a window of {frames} frames")
-    return _draw_windows(episodes, frames, np.cumsum(starts), seed, reader, readers)
-
-
-def _draw_windows(
-    episodes: Sequence[Episode], frames: int, bounds: npt.NDArray[np.int64], seed: int, reader: int, readers: int
-) -> Iterator[Window]:
-    rng = np.random.default_rng(seed)
-    turn = 0
-    while True:
-        draw = int(rng.integers(bounds[-1]))
-        if turn == reader:
-            which = int(np.searchsorted(bounds, draw, side="right"))
-            yield Window(episodes[which], draw - int(bounds[which - 1] if which else 0), frames)
-        turn = (turn + 1) % readers

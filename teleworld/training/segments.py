@@ -89,7 +89,9 @@ def simulate(
     """Guidance uint8 [20, H, W, 3] and mask uint8 [20, H, W] for the frames behind `start`."""
     spacing = int(random.integers(6, 13))
     recent = [start - spacing * number for number in range(int(random.integers(0, 6)), 0, -1)]
-    elsewhere = random.integers(0, max(start - 40, 1), size=int(random.integers(0, 5))) if random.random() < 0.5 else []
+    elsewhere: list[int] = []
+    if random.random() < 0.5:
+        elsewhere = random.integers(0, max(start - 40, 1), size=int(random.integers(0, 5))).tolist()
     keys = sorted({frame for frame in (*elsewhere, *recent) if 0 <= frame < start}) + [start]
     clean = random.random() < corruption.clean
     field = Field()

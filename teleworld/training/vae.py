@@ -38,8 +38,8 @@ def fit_basis(vae: PatchVAE, episodes: Sequence[Episode], patches: int = 400_000
     per_window = 60
     samples = np.empty((patches // per_window * per_window, 3, 4, 8, 8), np.float32)
     for start in range(0, len(samples), per_window):
-        episode = episodes[random.integers(len(episodes))]
-        first = random.integers(len(episode) - 4)
+        episode = episodes[int(random.integers(len(episodes)))]
+        first = int(random.integers(len(episode) - 4))
         window = np.asarray(episode.rgb[first : first + 4], np.float32) / 127.5 - 1
         if random.random() < 0.15:
             window = np.repeat(window[:1], 4, axis=0)
@@ -81,7 +81,7 @@ def train_vae(
 ) -> None:
     """Train until the time is spent; resumes. Writes averaged weights to `export` at each evaluation."""
     torch.manual_seed(settings.seed)
-    vae = PatchVAE(config).to(memory_format=torch.channels_last)
+    vae = _network(config)
     run = Run(folder, vae, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
     if not run.resume():
         run.log(variance_kept=fit_basis(vae, episodes))
@@ -101,14 +101,22 @@ def train_vae(
             run.log(loss=total / 100)
             total = 0.0
         if run.step % every == 0 or run.finished:
-            averaged = PatchVAE(config).to(memory_format=torch.channels_last)
+            averaged = _network(config)
             averaged.load_state_dict(run.average)
             run.log(**evaluate(averaged.eval()))
             save_network(export, "vae", averaged, step=str(run.step))
     run.save()
 
 
-def _draw(windows: Windows, random: np.random.Generator, settings: VAETraining) -> list[tuple[np.ndarray, ...]]:
+def _network(config: PatchVAEConfig) -> PatchVAE:
+    vae = PatchVAE(config)
+    vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs leave this overload out
+    return vae
+
+
+def _draw(
+    windows: Windows, random: np.random.Generator, settings: VAETraining
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     samples = []
     for _ in range(settings.batch):
         frames, guidance, mask = windows(random)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from teleworld.generation.reconstructor import Reconstructor
 from teleworld.memory.memory import Memory
 from teleworld.memory.store import LocalMemoryStore
 from teleworld.models.dit.config import DiTConfig
-from teleworld.models.geometry.vggt import EncoderConfig, SaliencyLayers, VGGTConfig
 from teleworld.models.geometry.vggt.backend import VGGTGeometry
 from teleworld.models.super_resolution.flashvsr import FlashVSR, FlashVSRConfig
 from teleworld.world.camera import CameraPath, pose
 from teleworld.world.latents import latent_digest
 from teleworld.world.work import DecodeRequest, ReconstructRequest, TaskContext
+from tests.models.geometry.small import SMALL
 from tests.tiny_model import write_tiny_model
 
 
@@ -27,18 +28,7 @@ from tests.tiny_model import write_tiny_model
 def public(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """The tiny model with a small VGGT and a small FlashVSR in place of nano's networks."""
     root: Path = write_tiny_model(tmp_path_factory.mktemp("models"))
-    vggt = VGGTConfig(
-        width=32,
-        heads=2,
-        depth=4,
-        trunk=1,
-        features=16,
-        channels=(8, 8, 16, 16),
-        taps=(0, 1, 2, 3),
-        encoder=EncoderConfig(width=32, heads=2, depth=1, registers=4, image=84),
-        saliency=SaliencyLayers((1, 2), (2, 3), (2, 3), (0,)),
-        suppressed=(1, 2),
-    )
+    vggt = replace(SMALL, encoder=replace(SMALL.encoder, depth=1, image=84))
     flash = FlashVSRConfig(
         dit=DiTConfig(dim=24, ffn=32, heads=2, layers=1, channels=4, text_dim=8),
         projection=(8, 8),

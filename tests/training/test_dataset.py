@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from teleworld.training.dataset import Episode, load_split, sample_windows
+from teleworld.training.dataset import Episode, load_split
 from teleworld.training.recording.manifest import EpisodeArrays, Manifest, arrays_digest, mean_speed, write_episode
 from teleworld.world.controls import Keys
 from teleworld.world.errors import InvalidInput, NotFound
@@ -77,29 +76,3 @@ def test_unfinished_and_unknown_splits_are_told_apart(root: Path) -> None:
     assert caught.value.field == "split"
     with pytest.raises(NotFound):
         Episode(root / "train" / ".MAP01_9.partial")
-
-
-def test_windows_repeat_by_seed_and_fit_their_episodes(root: Path) -> None:
-    episodes = load_split(root, "train")
-    draw = lambda seed: [  # noqa: E731
-        (w.episode.manifest.seed, w.start) for w in itertools.islice(sample_windows(episodes, 8, seed), 200)
-    ]
-    assert draw(1) == draw(1) != draw(2)
-    assert set(draw(1)) == {(0, start) for start in range(5)} | {(2, 0)}
-    window = next(sample_windows(episodes, 8, seed=0))
-    assert window.rgb.shape == (8, 96, 160, 3) and window.rgb_high.shape == (8, 192, 320, 3)
-    assert window.depth.shape == window.dynamic.shape == (8, 96, 160) and len(window.cameras) == len(window.keys) == 8
-
-
-def test_readers_share_one_sequence_in_turns(root: Path) -> None:
-    episodes = load_split(root, "train")
-    whole = [(w.episode.manifest.seed, w.start) for w in itertools.islice(sample_windows(episodes, 4, 7), 12)]
-    parts = [
-        [(w.episode.manifest.seed, w.start) for w in itertools.islice(sample_windows(episodes, 4, 7, r, 3), 4)]
-        for r in range(3)
-    ]
-    assert [parts[i % 3][i // 3] for i in range(12)] == whole
-    with pytest.raises(InvalidInput):
-        sample_windows(episodes, 4, 7, reader=3, readers=3)
-    with pytest.raises(InvalidInput):
-        sample_windows(episodes, 100, 7)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from teleworld.curation.clips import Clip
+from teleworld.curation.documents import read_yaml
 from teleworld.curation.pipeline import Decision, Verdict
 from teleworld.world.errors import InvalidInput
 
@@ -23,7 +22,7 @@ class Review:
 
     def judge(self, clip: Clip, folder: Path) -> Decision:
         """Read anew for each clip, so that experts may go on writing."""
-        listed = yaml.safe_load(self.file.read_text(encoding="utf-8")) if self.file.exists() else {}
+        listed = read_yaml(self.file, "review.file") if self.file.exists() else {}
         if not isinstance(listed, dict):
             raise InvalidInput("review.file", f"{self.file.name} must map clip names to verdicts")
         entry = listed.get(clip.name)

@@ -12,6 +12,7 @@ from teleworld.models.attention import attend
 from teleworld.models.dit.config import DiTConfig
 from teleworld.models.dit.kv_cache import CrossKV, LayerKV
 from teleworld.models.dit.rope import rotate
+from teleworld.models.initial import start_at_zero
 from teleworld.models.parallel import WHOLE, Sharding
 
 
@@ -97,17 +98,16 @@ class PictureEmbedding(nn.Module):
         return self.proj(picture)
 
 
-class FeedForward(nn.Sequential):
+class FeedForward(nn.ModuleList):
     """Linear, GELU (tanh), linear; `mixing` adds a depthwise convolution over neighbouring tokens of a frame."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__(
-            nn.Linear(config.dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.dim)
+            [nn.Linear(config.dim, config.ffn), nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.dim)]
         )
         self.mixing = nn.Conv2d(config.ffn, config.ffn, 3, padding=1, groups=config.ffn) if config.mixing else None
         if self.mixing is not None:
-            nn.init.zeros_(self.mixing.weight)
-            nn.init.zeros_(self.mixing.bias)
+            start_at_zero(self.mixing)
 
     def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """x: [B, F*h*w, dim] of grid (F, h, w)."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from teleworld.models.dit.blocks import Block, Head, PictureEmbedding
 from teleworld.models.dit.config import DiTConfig, Parametrization
 from teleworld.models.dit.kv_cache import KVCache
 from teleworld.models.dit.rope import rotations_for
+from teleworld.models.initial import start_at_zero
 from teleworld.models.parallel import WHOLE, Sharding
 from teleworld.world.errors import InvalidInput
 
@@ -77,8 +79,7 @@ class DiT(nn.Module):
         self.head = Head(config)
         self.sharding: Sharding = WHOLE
         if config.parametrization is Parametrization.GUIDED_RESIDUAL:
-            nn.init.zeros_(self.head.head.weight)
-            nn.init.zeros_(self.head.head.bias)
+            start_at_zero(self.head.head)
 
     def shard_over(self, sharding: Sharding) -> DiT:
         """Divide sequences as `sharding` says, from now on; what all ranks are given and answer stays the same.
@@ -89,10 +90,14 @@ class DiT(nn.Module):
         if self.config.mixing and sharding.ranks > 1:
             raise InvalidInput("mixing", "feed-forwards that mix neighbouring tokens need all tokens on one rank")
         self.sharding = self.head.sharding = sharding
-        for block in self.blocks:
-            assert isinstance(block, Block)
+        for block in self.layers:
             block.sharding = sharding
         return self
+
+    @property
+    def layers(self) -> tuple[Block, ...]:
+        """The transformer's blocks, first to last."""
+        return tuple(cast(Block, block) for block in self.blocks)
 
     def read_text(self, embedding: Tensor, picture: Tensor | None = None) -> KVCache:
         """Keys and values for every layer's cross-attention.
@@ -107,7 +112,7 @@ class DiT(nn.Module):
         missing = self.config.text_length - embedding.shape[1]
         context = self.text_embedding(F.pad(embedding, (0, 0, 0, max(missing, 0))))
         tokens = None if picture is None or self.img_emb is None else self.img_emb(picture)
-        return KVCache(tuple(block.cross_attn.context(context, tokens) for block in self.blocks))
+        return KVCache(tuple(block.cross_attn.context(context, tokens) for block in self.layers))
 
     def read_guidance(self, guidance: Tensor, indices: Sequence[int], text: KVCache) -> KVCache:
         """Keys and values of guidance [B, guidance_channels, F, h, w] for the latents `indices` (1-based in the segment)."""
@@ -198,10 +203,11 @@ class DiT(nn.Module):
     def _read(self, tokens: Tensor, indices: Sequence[int], text: KVCache, visible: KVCache | None) -> KVCache:
         """Keys and values of tokens at t = 0; what the last block would do beyond its own is left out."""
         entry = self._enter(tokens, tokens.new_zeros(1, len(indices)), indices)  # one time for all samples
+        *blocks, last = self.layers
         x, layers = entry.x, []
-        for number, block in enumerate(self.blocks[:-1]):
+        for number, block in enumerate(blocks):
             seen = None if visible is None else visible.layers[number]
             x, own = block(x, entry.modulation, entry.rotation, entry.grid, text.layers[number], seen)
             layers.append(own)
-        layers.append(self.blocks[-1].read(x, entry.modulation, entry.rotation, entry.grid[1] * entry.grid[2]))
+        layers.append(last.read(x, entry.modulation, entry.rotation, entry.grid[1] * entry.grid[2]))
         return KVCache(tuple(layers))

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from teleworld.models.geometry.inputs import MAX_DEPTH_M, MIN_DEPTH_M, GeometryEstimate, checked_inputs
-from teleworld.models.geometry.metric import metric_scale, pose_corrections, resized, whole_patches
+from teleworld.models.geometry.inputs import GeometryEstimate, checked_inputs
+from teleworld.models.geometry.metric import as_patches, in_metres, resized
 from teleworld.world.errors import CheckpointError
 
 PATCH = 14
@@ -54,8 +53,7 @@ class DepthAnythingGeometry(nn.Module):
         """See `GeometryBackend.infer`. Pictures may have any size."""
         pictures, intrinsics, poses, guidance = checked_inputs(pictures, intrinsics, camera_to_world, guidance_depth)
         height, width = pictures.shape[2:]
-        size = whole_patches(height, width, self.config.longest, PATCH)
-        small = F.interpolate((pictures + 1) / 2, size, mode="bilinear", align_corners=False, antialias=True)
+        small = as_patches(pictures, self.config.longest, PATCH)
         mean, std = (small.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
         weights = next(self.parameters())
         seen = ((small - mean) / std)[None].to(weights)
@@ -63,7 +61,7 @@ class DepthAnythingGeometry(nn.Module):
         if self.config.given_poses:
             cameras = (
                 _conditions(poses)[None].to(weights),
-                _lenses(intrinsics, (height, width), size)[None].to(weights),
+                _lenses(intrinsics, (height, width), (small.shape[2], small.shape[3]))[None].to(weights),
             )
         answer = self.model(seen, *cameras)
         own = poses
@@ -71,13 +69,8 @@ class DepthAnythingGeometry(nn.Module):
             own = torch.linalg.inv(_square(answer["extrinsics"][0].double().cpu()))
         depth = resized(answer["depth"][0].float().cpu(), (height, width)).clamp_min(1e-6)
         confidence = resized(answer["depth_conf"][0].float().cpu(), (height, width))
-        scale = metric_scale(depth, guidance, own, poses)
-        return GeometryEstimate(
-            depth=(scale * depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M),
-            confidence=1 - torch.exp(-TOLERANCE * confidence),
-            dynamic=torch.zeros_like(depth),
-            pose_correction=pose_corrections(own, poses, scale),
-        )
+        certain = 1 - torch.exp(-TOLERANCE * confidence)
+        return in_metres(depth, certain, torch.zeros_like(depth), guidance, own, poses)
 
 
 def published_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

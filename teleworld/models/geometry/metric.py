@@ -11,8 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from teleworld.models.geometry.inputs import MAX_DEPTH_M, MIN_DEPTH_M, GeometryEstimate
+
 _STILL_M = 0.02
 _FEW_PIXELS = 64
+
+
+def in_metres(
+    depth: Tensor, confidence: Tensor, dynamic: Tensor, guidance: Tensor, own: Tensor, commanded: Tensor
+) -> GeometryEstimate:
+    """A network's answer in its own unit and axes as the world's.
+
+    depth, confidence, dynamic: [S, H, W], depth in the network's unit. guidance, own, commanded: as of `metric_scale`.
+    """
+    scale = metric_scale(depth, guidance, own, commanded)
+    return GeometryEstimate(
+        depth=(scale * depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M),
+        confidence=confidence,
+        dynamic=dynamic,
+        pose_correction=pose_corrections(own, commanded, scale),
+    )
 
 
 def metric_scale(depth: Tensor, guidance: Tensor, own: Tensor, commanded: Tensor) -> float:
@@ -56,6 +74,14 @@ def whole_patches(height: int, width: int, longest: int, patch: int) -> tuple[in
     """The size nearest to a picture's shape whose longer side is `longest` and whose sides are whole patches."""
     by = longest / max(height, width)
     return tuple(max(patch, round(side * by / patch) * patch) for side in (height, width))  # type: ignore[return-value]
+
+
+def as_patches(pictures: Tensor, longest: int, patch: int) -> Tensor:
+    """Pictures [S, 3, H, W] in [-1, 1] -> [0, 1] at the size that `whole_patches` gives."""
+    height, width = pictures.shape[2:]
+    size = whole_patches(height, width, longest, patch)
+    small = F.interpolate((pictures + 1) / 2, size, mode="bilinear", align_corners=False, antialias=True)
+    return small.clamp(0, 1)
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

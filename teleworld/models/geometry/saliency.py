@@ -5,8 +5,8 @@ raw, without softmax; their mean and standard deviation, averaged over heads and
 picture does not move with the camera. Neither the products nor their squares are ever formed: the mean needs the mean
 vector of the other frames, the deviation their second moment, so the cost is linear in the tokens.
 
-A statistic is a hint, not a mask. `dynamic_saliency` is the published training-free combination; `SaliencyHead` is
-supervised and is what the nano model uses, because at its size single layers do not separate motion by themselves.
+A statistic is a hint, not a mask. `SaliencyHead` is supervised, because at the nano model's size single layers do not separate
+motion by themselves; the published training-free combination, for VGGT, is in `vggt/saliency.py`.
 """
 
 from __future__ import annotations
@@ -63,17 +63,6 @@ def min_max(maps: Tensor) -> Tensor:
     """Scale each map [..., P] to [0, 1]; a constant map becomes 0."""
     low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-6)
-
-
-def dynamic_saliency(maps: Tensor) -> Tensor:
-    """The training-free combination of `gram_maps` [B, S, 18, P] -> [B, S, P] in [0, 1].
-
-    Semantic saliency of the shallow group (low KK mean, high QK deviation), motion of the middle one (high QQ mean),
-    and the deep one as a prior that suppresses outliers (low QQ deviation), multiplied.
-    """
-    of = lambda group, name: maps[:, :, GROUPS.index(group) * len(STATISTICS) + STATISTICS.index(name)]  # noqa: E731
-    shallow = (1 - of("shallow", "kk_mean")) * of("shallow", "qk_std") * (1 - of("shallow", "qq_mean"))
-    return min_max(shallow * of("middle", "qq_mean") * (1 - of("deep", "qq_std")))
 
 
 def dynamic_tokens(probability: Tensor, patch: int, above: float) -> Tensor:

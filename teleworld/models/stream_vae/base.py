@@ -55,20 +55,32 @@ class StreamVAE(nn.Module, ABC):
     first covers `temporal_stride` frames. Latents are normalised to about zero mean and unit variance per channel.
 
     Chunks are differentiable; a stream that is only served should run under `torch.inference_mode()`, or the state
-    keeps the graph of every chunk before.
+    keeps the graph of every chunk before. `kind` names the states of a network's streams, so that one of another network is
+    refused.
     """
 
+    kind: str
     latent_channels: int
     spatial_stride: int = 8
     temporal_stride: int = 4
 
-    @abstractmethod
+    @property
+    def encoding(self) -> str:
+        """The kind of the state of a stream that is encoded."""
+        return f"{self.kind}.encoder"
+
+    @property
+    def decoding(self) -> str:
+        """The kind of the state of a stream that is decoded."""
+        return f"{self.kind}.decoder"
+
     def new_encoder_state(self) -> StreamState:
         """The state of a stream that has encoded nothing yet."""
+        return StreamState(self.encoding)
 
-    @abstractmethod
     def new_decoder_state(self) -> StreamState:
         """The state of a stream that has decoded nothing yet."""
+        return StreamState(self.decoding)
 
     @abstractmethod
     def encode_chunk(self, pixels: Tensor, state: StreamState) -> Tensor:

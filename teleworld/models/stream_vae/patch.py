@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from teleworld.models.initial import start_at_zero
 from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.stream_vae.state import StreamState
 
@@ -49,8 +50,7 @@ class MemoryBlock(nn.Module):
         self.norm = nn.Parameter(torch.ones(width))
         self.mix = nn.Conv2d(2 * width, width, 3, padding=1)
         self.out = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        start_at_zero(self.out)
 
     def forward(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         """x [B, D, H, W], past [B or 1, D, H, W] or None -> (the same shape as x, what the next chunk must be given).
@@ -86,6 +86,7 @@ class _Hint:
 class PatchVAE(StreamVAE):
     """Linear encoder, residual decoder; see the module's text."""
 
+    kind = "patch"
     frames = 4
     mean: Tensor
     basis: Tensor
@@ -109,18 +110,11 @@ class PatchVAE(StreamVAE):
         self.fine = nn.ModuleList(MemoryBlock(fine) for _ in range(config.depths[2]))
         self.norm = nn.Parameter(torch.ones(fine))
         self.head = nn.Conv2d(fine, 4 * self.frames * (3 + 1), 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def new_encoder_state(self) -> StreamState:
-        return StreamState("patch.encoder")
-
-    def new_decoder_state(self) -> StreamState:
-        return StreamState("patch.decoder")
+        start_at_zero(self.head)
 
     def encode_chunk(self, pixels: Tensor, state: StreamState) -> Tensor:
         self.check_pixels(pixels, first=state.fresh)
-        with state.chunk("patch.encoder", pixels.shape[2]):
+        with state.chunk(self.encoding, pixels.shape[2]):
             if state.fresh:
                 pixels = pixels.expand(-1, -1, self.frames, -1, -1)
             return self.project(pixels)
@@ -150,7 +144,7 @@ class PatchVAE(StreamVAE):
         self.check_shape("latents", latents, self.latent_channels)
         self.check_guidance(latents, guidance, first=state.fresh)
         shown, pictures = 0, []
-        with state.chunk("patch.decoder", latents.shape[2]) as draft:
+        with state.chunk(self.decoding, latents.shape[2]) as draft:
             for index in range(latents.shape[2]):
                 count = self.pixel_frames(1, first=state.fresh and index == 0)
                 hint = None if guidance is None else guidance.between(shown, shown + count)

@@ -21,8 +21,6 @@ from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.world.errors import InvalidInput
 
-_ENCODER = "tiny.encoder"
-_DECODER = "tiny.decoder"
 _BLOCKS = 3
 
 
@@ -117,6 +115,8 @@ class FrameSequential(nn.Sequential):
 class TinyStreamVAE(StreamVAE):
     """A TAEHV-style autoencoder. See `StreamVAE` for the shapes."""
 
+    kind = "tiny"
+
     def __init__(self, config: TinyVAEConfig = TAEW21) -> None:
         super().__init__()
         self.config = config
@@ -127,22 +127,16 @@ class TinyStreamVAE(StreamVAE):
             if isinstance(layer, MemBlock):
                 layer.slot = name
 
-    def new_encoder_state(self) -> StreamState:
-        return StreamState(_ENCODER)
-
-    def new_decoder_state(self) -> StreamState:
-        return StreamState(_DECODER)
-
     def encode_chunk(self, pixels: Tensor, state: StreamState) -> Tensor:
         self.check_pixels(pixels, first=state.fresh)
-        with state.chunk(_ENCODER, pixels.shape[2]) as draft:
+        with state.chunk(self.encoding, pixels.shape[2]) as draft:
             if state.fresh:
                 pixels = pixels.expand(-1, -1, self.temporal_stride, -1, -1)
             return self.encoder((pixels.transpose(1, 2) + 1) / 2, draft).transpose(1, 2)
 
     def decode_chunk(self, latents: Tensor, state: StreamState, guidance: DecoderGuidance | None = None) -> Tensor:
         self.check_shape("latents", latents, self.latent_channels)
-        with state.chunk(_DECODER, latents.shape[2]) as draft:
+        with state.chunk(self.decoding, latents.shape[2]) as draft:
             frames = self.decoder(latents.transpose(1, 2), draft)
             shown = frames[:, self.temporal_stride - 1 if state.fresh else 0 :]
             return shown.transpose(1, 2).clamp(0, 1) * 2 - 1

@@ -31,12 +31,11 @@ from teleworld.models.stream_vae.wan_blocks import (
 from teleworld.models.stream_vae.wan_config import WAN21_VAE, WanVAEConfig
 from teleworld.models.stream_vae.wan_levels import DownLevel, UpLevel, fold, unfold
 
-_ENCODER = "wan.encoder"
-_DECODER = "wan.decoder"
-
 
 class WanStreamVAE(StreamVAE):
     """Wan's causal video VAE. See `StreamVAE` for the shapes; the state's slots are named after the layers."""
+
+    kind = "wan"
 
     def __init__(self, config: WanVAEConfig = WAN21_VAE) -> None:
         super().__init__()
@@ -53,18 +52,10 @@ class WanStreamVAE(StreamVAE):
             if isinstance(layer, CausalConv3d):
                 layer.slot = name
 
-    def new_encoder_state(self) -> StreamState:
-        """The state of a stream that has encoded nothing yet."""
-        return StreamState(_ENCODER)
-
-    def new_decoder_state(self) -> StreamState:
-        """The state of a stream that has decoded nothing yet."""
-        return StreamState(_DECODER)
-
     def encode_chunk(self, pixels: Tensor, state: StreamState) -> Tensor:
         """Pixels [B, 3, F, H, W] to normalised latents [B, C, f, h, w]; see `StreamVAE.encode_chunk`."""
         self.check_pixels(pixels, first=state.fresh)
-        with state.chunk(_ENCODER, pixels.shape[2]) as draft:
+        with state.chunk(self.encoding, pixels.shape[2]) as draft:
             moments = self.conv1(self.encoder(fold(pixels, self.config.patch), draft))
             mean = moments[:, : self.latent_channels]
             return (mean - _per_channel(self.config.latent_mean, mean)) / _per_channel(self.config.latent_std, mean)
@@ -72,7 +63,7 @@ class WanStreamVAE(StreamVAE):
     def decode_chunk(self, latents: Tensor, state: StreamState, guidance: DecoderGuidance | None = None) -> Tensor:
         """Normalised latents [B, C, f, h, w] to pixels [B, 3, F, H, W]; see `StreamVAE.decode_chunk`."""
         self.check_shape("latents", latents, self.latent_channels)
-        with state.chunk(_DECODER, latents.shape[2]) as draft:
+        with state.chunk(self.decoding, latents.shape[2]) as draft:
             raw = latents * _per_channel(self.config.latent_std, latents)
             raw = raw + _per_channel(self.config.latent_mean, latents)
             return unfold(self.decoder(self.conv2(raw), draft), self.config.patch).clamp(-1.0, 1.0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from teleworld.models.checkpoint import load_into, load_safetensors, save_safetensors
+from teleworld.models.initial import start_at_zero
 from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.models.super_resolution.attention import BlockGrid, LocalSparseAttention
@@ -49,8 +50,7 @@ class SuperResolution(nn.Module):
         self.to_head = nn.Linear(config.channels, config.head_channels * CELL**2)
         self.head = nn.Conv2d(config.head_channels + 3, config.head_channels, 3, padding=1)
         self.residual = nn.Conv2d(config.head_channels, 3 * config.scale**2, 3, padding=1)
-        for parameter in self.residual.parameters():
-            nn.init.zeros_(parameter)  # an untrained network is bicubic enlargement
+        start_at_zero(self.residual)  # an untrained network is bicubic enlargement
         self._cubic: Tensor
         self.register_buffer("_cubic", cubic_kernel(config.scale), persistent=False)
         self._grids: dict[tuple[int, int, torch.device], BlockGrid] = {}

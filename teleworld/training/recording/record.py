@@ -81,7 +81,7 @@ def plan_dataset(
     maps: Sequence[str] = TRAINING_MAPS,
     episodes_per_map: int = 36,
     unseen_per_map: int = 3,
-    walks_per_map: int = 2,
+    walks_per_map: int = 5,
     seed: int = 0,
 ) -> list[Job]:
     """All splits in one list. Evaluation splits come in the middle, so that early checkpoints can be measured.

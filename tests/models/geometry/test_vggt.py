@@ -11,7 +11,7 @@ from torch import Tensor
 
 from teleworld.models.architectures import ARCHITECTURES, recognise
 from teleworld.models.geometry.metric import rotation_vectors
-from teleworld.models.geometry.vggt import VGGT, VGGT_1B, EncoderConfig, SaliencyLayers, VGGTConfig, load_vggt
+from teleworld.models.geometry.vggt import VGGT, VGGT_1B, SaliencyLayers, VGGTConfig, load_vggt
 from teleworld.models.geometry.vggt.backend import VGGTGeometry
 from teleworld.models.geometry.vggt.blocks import Rotary
 from teleworld.models.geometry.vggt.model import camera_matrices
@@ -19,19 +19,7 @@ from teleworld.models.geometry.vggt.refine import adaptive_threshold, clusters, 
 from teleworld.models.geometry.vggt.saliency import dynamic_map, sources_of
 from teleworld.world.errors import CheckpointError, InvalidInput
 from tests.models.geometry import literal
-
-SMALL = VGGTConfig(
-    width=32,
-    heads=2,
-    depth=4,
-    trunk=1,
-    features=16,
-    channels=(8, 8, 16, 16),
-    taps=(0, 1, 2, 3),
-    encoder=EncoderConfig(width=32, heads=2, depth=2, registers=4, image=56),
-    saliency=SaliencyLayers((1, 2), (2, 3), (2, 3), (0,)),
-    suppressed=(1, 2),
-)
+from tests.models.geometry.small import SMALL
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ def table(spread: float = 0.0, seconds: dict[Kind, float] = SECONDS) -> CostTabl
         price=Sourced(3.6, why),
         cold_start=Sourced(5.0, why),
         kv_per_latent=Sourced(100.0, why),
-        memory_per_key_frame=Sourced(1.0, why),
         tasks={
             # What a decode costs is for each latent: it may have to do a segment's history again.
             kind: TaskCost(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from teleworld.models.geometry.inputs import MAX_DEPTH_M, MIN_DEPTH_M, GeometryEstimate, checked_inputs
-from teleworld.models.geometry.metric import metric_scale, pose_corrections, resized, whole_patches
+from teleworld.models.geometry.inputs import GeometryEstimate, checked_inputs
+from teleworld.models.geometry.metric import as_patches, in_metres, resized
 from teleworld.models.geometry.vggt.model import VGGT, VGGTOutput, camera_matrices
 from teleworld.models.geometry.vggt.refine import confirmed, dynamic_pixels
 from teleworld.models.geometry.vggt.saliency import dynamic_map
@@ -35,10 +35,8 @@ class VGGTGeometry(VGGT):
         """See `GeometryBackend.infer`. Pictures may have any size."""
         pictures, intrinsics, poses, guidance = checked_inputs(pictures, intrinsics, camera_to_world, guidance_depth)
         height, width = pictures.shape[2:]
-        size = whole_patches(height, width, self.config.encoder.image, self.config.patch)
-        small = F.interpolate((pictures + 1) / 2, size, mode="bilinear", align_corners=False, antialias=True).clamp(
-            0, 1
-        )
+        small = as_patches(pictures, self.config.encoder.image, self.config.patch)
+        size = (small.shape[2], small.shape[3])
         device = next(self.parameters())
         features = self.encode(small[None].to(device))
         first, second, dynamic = self.two_passes(features, size)
@@ -47,13 +45,8 @@ class VGGTGeometry(VGGT):
         dynamic = confirmed(dynamic.cpu(), depth, small, own, lens)
         certain = 1 - torch.exp(-TOLERANCE * depth * confidence / ALPHA)
         depth = resized(depth, (height, width))
-        scale = metric_scale(depth, guidance, own, poses)
-        return GeometryEstimate(
-            depth=(scale * depth).clamp(MIN_DEPTH_M, MAX_DEPTH_M),
-            confidence=resized(certain, (height, width)),
-            dynamic=resized(dynamic.float(), (height, width)),
-            pose_correction=pose_corrections(own, poses, scale),
-        )
+        certain, dynamic = (resized(shown, (height, width)) for shown in (certain, dynamic.float()))
+        return in_metres(depth, certain, dynamic, guidance, own, poses)
 
     def two_passes(self, features: Tensor, size: tuple[int, int]) -> tuple[VGGTOutput, VGGTOutput, Tensor]:
         """The passes without and with suppression, and the dynamic pixels bool [S, *size] that lie between them.
