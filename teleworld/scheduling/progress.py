@@ -241,6 +241,9 @@ class Progress:
 
     def _start(self, segment: Segment, place: int, now: float) -> None:
         job = segment.jobs[place] = Job(segment.world, segment, place, next(self._serials), now)
+        if job.task.kind is Kind.GUIDE and not job.world.effort:
+            # It waited for the chain before it; opening sooner would not have helped.
+            segment.opened = now
         if self._may_run(job, now):
             self._ready(job)
         else:

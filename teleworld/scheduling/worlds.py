@@ -88,9 +88,9 @@ class Job:
 class Segment:
     """An open segment. base: the number of the chunk at the place of latent 1 (shown in segment 0 alone).
 
-    missing: by node, how many of its needs are not met. jobs: by node, its job, if it is ready or under way. left: nodes
-    that are not done. opened: when. ready: the earliest moment at which its latent 1 could have been due, for
-    none of its chunks so far to be late.
+    missing: by node, how many of its needs are not met. jobs: by node, its job, if it is ready or under way. left:
+    nodes that are not done. opened: when, or when its chain could begin. ready: the earliest moment at which its latent
+    1 could have been due, for none of its chunks so far to be late.
     """
 
     __slots__ = ("base", "done", "graph", "jobs", "left", "missing", "number", "opened", "profile", "ready", "world")

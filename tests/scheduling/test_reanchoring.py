@@ -17,7 +17,7 @@ from teleworld.scheduling.pacing import Lead
 from teleworld.scheduling.policy import Scheduler
 from teleworld.scheduling.tasks import Kind, Task
 from teleworld.world.timeline import ChainMode, Timeline
-from tests.scheduling.live_world import NANO_S, LiveWorld
+from tests.scheduling.live_world import NANO_S, WORLD, LiveWorld
 
 SLOW_PLAN_S = NANO_S | {Kind.GUIDE: 0.02, Kind.PLAN: 0.25, Kind.POPULATE: 0.25, Kind.DECODE: 0.018, Kind.BRIDGE: 0.022}
 
@@ -189,3 +189,13 @@ def test_segments_open_as_late_as_they_need_however_late_the_player_began(buffer
     learned = [seconds for segment, seconds in slack.items() if segment >= 10][:-1]
     assert world.stalls == 0
     assert learned == pytest.approx([Policy().guard] * len(learned), abs=0.005)
+
+
+@pytest.mark.parametrize("slower", [1.8, 2.0])
+def test_a_world_that_waits_for_its_own_chain_does_not_open_ever_earlier(slower: float):
+    """Where the chain is as long as a segment, its queue would teach segments to open early, and the keys to bind early."""
+    seconds = {kind: slower * usual for kind, usual in NANO_S.items()}
+    world = LiveWorld(chunks=150, reanchor=False, jitter=0.2, seconds=seconds).run()
+    needed = 1.2 * sum(seconds[kind] for kind in (Kind.GUIDE, Kind.PLAN, Kind.DECODE))
+    lead = world.scheduler._progress.worlds[WORLD].learned.seconds(0.0)
+    assert lead < needed - 4 / world.fps + 2 * Policy().guard
