@@ -39,7 +39,9 @@ async def test_a_chunks_spans_cover_its_latency_across_all_services(start_mesh, 
     assert segment.name == "segment" and not segment.parent_id
     tasks = [span for span in trace.values() if span.name.startswith("task ")]
     assert {span.parent_id for span in tasks} == {segment.span_id}
-    assert covered(tasks, chunk.start_ns, chunk.end_ns) >= 0.95
+    # Decoding goes in display order: where the decoder is behind, a chunk waits for tasks of the segment before its own.
+    work = [span for span in spans if span.name.startswith("task ")]
+    assert covered(work, chunk.start_ns, chunk.end_ns) >= 0.95
     entered = [span for span in trace.values() if span.parent_id and trace[span.parent_id].service != span.service]
     assert {(trace[span.parent_id].service, span.service) for span in entered} == EDGES
     for span in entered:
