@@ -7,7 +7,7 @@ says that it is emulated, the core comes from `teleworld.emulation` in its stead
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -56,9 +56,16 @@ class Maker(Generic[Core]):
 def maker_of(service: str, settings: Settings, load: Callable[[Settings], tuple[ModelDescription, Core]]) -> Maker[Any]:
     """The maker of the core that `settings.model` names; `load` makes one that computes. Raises pydantic's ValidationError."""
     if not is_emulated(settings.model):
-        return Maker(lambda: load(settings), 1)
+        return Maker(lambda: _computing(settings, load), settings.slots)
     emulation = EmulationSettings()
     return Maker(lambda: _emulated(service, settings, emulation), emulation.slots or emulation.devices)
+
+
+def _computing(
+    settings: Settings, load: Callable[[Settings], tuple[ModelDescription, Core]]
+) -> tuple[ModelDescription, Core]:
+    description, core = load(settings)
+    return replace(description, slots=settings.slots), core
 
 
 def _emulated(service: str, settings: WorkerSettings, emulation: EmulationSettings) -> tuple[ModelDescription, Any]:

@@ -75,6 +75,11 @@ class WorkerSettings(ServiceSettings):
     tls_callers: str = "gateway"
     """Who may call: names that a peer's certificate must prove, separated by commas."""
 
+    @property
+    def slots(self) -> int:
+        """Tasks that a core which computes takes at a time, each on a thread of its own."""
+        return 1
+
     def server(self) -> ServerConfig:
         """Where to listen, to whom, and how to end. Raises InvalidInput for TLS files that are not there."""
         tls = self.tls()

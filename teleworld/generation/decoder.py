@@ -6,6 +6,7 @@ each chunk starts with an IDR and so needs no state.
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 import torch
@@ -32,10 +33,15 @@ class FrameMaker(Protocol):
 
 
 class LocalFrames:
-    """Stream-VAE and super-resolution in this process."""
+    """Stream-VAE and super-resolution in this process.
+
+    A pipeline for threads that decode chunks of different worlds: each network serves one of them at a time, so that one
+    chunk is upscaled, and its H.264 made, while the next one is decoded.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
+        self._decoding, self._upscaling = threading.Lock(), threading.Lock()
         self.streams = StreamTable()
 
     @torch.inference_mode()
@@ -48,9 +54,9 @@ class LocalFrames:
             vae, upscaler = model.vae.new_decoder_state(), model.super_resolution.new_state()
         upscaled: Tensor | None = None
         for row, index in enumerate(range(first, request.index + 1)):
-            with clock.stage("decode"):
+            with self._decoding, clock.stage("decode"):
                 pixels = self._decode(request, row, index, vae)
-            with clock.stage("super_resolution"):
+            with self._upscaling, clock.stage("super_resolution"):
                 upscaled = model.super_resolution.upscale_chunk(pixels, upscaler)
         assert upscaled is not None
         here = mark(context, request.index, latent_digest(request.latents[-1]))
