@@ -80,14 +80,19 @@ def test_the_digest_names_the_content_and_not_its_compression(walk: list[tuple[F
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.booleans(), where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_damaged_blocks_are_refused(walk: list[tuple[FieldDelta, Field]], cut: bool, where: float, flip: int) -> None:
-    block = bytearray(codec.encode_delta(walk[2][0]))
+    """Unless the damage says the same in another way, of which deflate has several (a match at another distance)."""
+    whole = codec.encode_delta(walk[2][0])
+    block = bytearray(whole)
     at = int(where * len(block))
     if cut:
         block = block[:at]
     else:
         block[at] ^= flip
-    with pytest.raises(InvalidInput):
+    try:
         codec.decode_delta(bytes(block))
+    except InvalidInput:
+        return
+    assert len(block) == len(whole) and codec.digest(bytes(block)) == codec.digest(whole)
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
