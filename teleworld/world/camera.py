@@ -79,8 +79,9 @@ class CameraPath:
             if not finite.all():
                 raise InvalidInput(f"{field}.{name}[{int(np.argmin(finite))}]", "must be finite")
         rotation = poses[:, :3, :3]
-        rigid = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0) < 1e-3
-        proper = (np.linalg.det(rotation) > 0) & (np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1) < 1e-6)
+        with np.errstate(over="ignore", invalid="ignore"):  # of huge numbers, which are not rigid either
+            rigid = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0) < 1e-3
+            proper = (np.linalg.det(rotation) > 0) & (np.abs(poses[:, 3] - [0, 0, 0, 1]).max(axis=1) < 1e-6)
         near = np.abs(poses[:, :3, 3]).max(axis=1, initial=0) < MAX_COORDINATE_M
         for ok, problem in ((rigid & proper, "must be a rigid transform"), (near, "is too far from the origin")):
             if not ok.all():

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from teleworld.memory import codec
@@ -102,6 +102,7 @@ def test_damaged_blocks_are_refused(walk: list[tuple[FieldDelta, Field]], cut: b
         st.tuples(st.booleans(), st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4
     ),
 )
+@example(kind="delta", edits=[(True, 0.265625, 0)])  # a pose with a number whose square overflows
 def test_hostile_payloads_with_a_right_checksum_do_no_harm(
     walk: list[tuple[FieldDelta, Field]], kind: str, edits: list[tuple[bool, float, int]]
 ) -> None:
