@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import numpy as np
 import pytest
 
 from teleworld.runtime import dispatcher
-from teleworld.runtime.dispatcher import Dispatcher, Listener
 from teleworld.runtime.journal import NoJournal
-from teleworld.runtime.records import Chunk, WorldRecord
-from teleworld.runtime.session import WorldSession
-from teleworld.scheduling.policy import Limits, Policy
-from teleworld.scheduling.tasks import Kind, Pool
+from teleworld.runtime.records import Chunk
+from teleworld.scheduling.policy import Policy
+from teleworld.scheduling.tasks import Pool
 from teleworld.world import latents
 from teleworld.world.controls import Control, Keys
 from teleworld.world.errors import (
@@ -30,83 +26,8 @@ from teleworld.world.errors import (
     TeleWorldError,
     Unavailable,
 )
-from teleworld.world.timeline import ChainMode
-from teleworld.world.work import Prompt
-from tests.services.gateway.cores import Field, TinyDecoder, TinyPlanner, TinyPopulator, TinyReconstructor
-
-WORLD = "0" * 26
-Fault = Callable[[str, Any], Exception | None]
-
-
-class Port:
-    """A worker without a transport. `fault` may raise before a call; while `held`, calls wait at the door."""
-
-    def __init__(self, core: Any) -> None:
-        self.core = core
-        self.fault: Fault = lambda method, request: None
-        self.open = asyncio.Event()
-        self.open.set()
-        self.waiting = asyncio.Event()
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, method: str) -> Any:
-        compute = getattr(self.core, method)
-
-        async def call(request: Any, timeout: float) -> Any:
-            self.calls[request.context.task] += 1
-            if not self.open.is_set():
-                self.waiting.set()
-                await self.open.wait()
-            await asyncio.sleep(0)
-            if (error := self.fault(method, request)) is not None:
-                raise error
-            return compute(request)
-
-        return call
-
-
-class Walk:
-    """A dispatcher with one worker a pool, and what the listener of one world heard."""
-
-    def __init__(self, journal: Any = None, policy: Policy | None = None) -> None:
-        self.lost: list[str] = []
-        self.dispatcher = Dispatcher(journal or NoJournal(), worker_lost=self.lost.append, policy=policy)
-        self.field = Field()
-        self.ports = {
-            Pool.PLANNER: Port(TinyPlanner()),
-            Pool.POPULATOR: Port(TinyPopulator()),
-            Pool.RECONSTRUCTOR: Port(TinyReconstructor(self.field)),
-            Pool.DECODER: Port(TinyDecoder()),
-        }
-        for pool, port in self.ports.items():
-            self.dispatcher.join(pool.value, pool, port)
-        self.events: asyncio.Queue[Chunk | TeleWorldError] = asyncio.Queue()
-        self.bound: list[tuple[int, int | None]] = []
-
-    def begin(self, until: int | None = None, **options: Any) -> WorldSession:
-        """Run a new session of the world."""
-        picture = np.zeros((96, 160, 3), np.uint8)
-        prompt = Prompt("", np.zeros((1, 8), np.float32))
-        session = WorldSession(WorldRecord(WORLD, "nano", "w", 3, ChainMode.T_B, prompt, picture, 0.0, ""))
-        listener = Listener(
-            chunk=self.events.put_nowait,
-            bound=lambda control: self.bound.append((control.sequence, control.chunk)),
-            ended=self.events.put_nowait,
-        )
-        self.dispatcher.add(session, listener, Limits(6), **options)
-        self.dispatcher.until(WORLD, until)
-        return session
-
-    async def read(self, count: int) -> list[str]:
-        """The digests of the next chunks, played as they come."""
-        digests = []
-        for _ in range(count):
-            chunk = await asyncio.wait_for(self.events.get(), 10)
-            if isinstance(chunk, TeleWorldError):
-                raise chunk
-            digests.append(chunk.latent_sha256)
-            self.dispatcher.played(WORLD, chunk.index + 1)
-        return digests
+from tests.runtime.hands import WORLD, Port, Walk, reference
+from tests.services.gateway.cores import TinyDecoder, TinyPlanner, TinyPopulator, TinyReconstructor
 
 
 @pytest.fixture
@@ -114,15 +35,6 @@ async def walk() -> AsyncIterator[Walk]:
     walk = Walk()
     yield walk
     await walk.dispatcher.close()
-
-
-async def reference(count: int) -> list[str]:
-    """The chunks of an undisturbed walk."""
-    calm = Walk()
-    calm.begin()
-    digests = await calm.read(count)
-    await calm.dispatcher.close()
-    return digests
 
 
 async def test_a_task_of_a_worker_that_leaves_is_done_by_another(walk: Walk) -> None:
@@ -265,93 +177,6 @@ async def test_a_hung_worker_is_overtaken_and_reported_and_its_late_answer_is_ig
     assert first + rest + await walk.read(8) == await reference(40)
     assert walk.lost, "nobody looked after it"
     await walk.dispatcher.close()
-
-
-def crowd(walk: Walk, count: int) -> dict[str, asyncio.Queue[Any]]:
-    """So many worlds, on enough planners and reconstructors that they wait for populators; what each world's listener hears."""
-    for pool, core in ((Pool.PLANNER, TinyPlanner()), (Pool.RECONSTRUCTOR, TinyReconstructor(walk.field))):
-        walk.dispatcher.join(f"{pool.value}-more", pool, Port(core), slots=8)
-    queues = {f"{number}" * 26: asyncio.Queue[Any]() for number in range(count)}
-    for name, queue in queues.items():
-        record = WorldRecord(
-            name, "nano", "w", 3, ChainMode.T_B, Prompt("", np.zeros((1, 8), np.float32)),
-            np.zeros((96, 160, 3), np.uint8), 0.0, "",
-        )  # fmt: skip
-        listener = Listener(chunk=queue.put_nowait, bound=lambda control: None, ended=queue.put_nowait)
-        walk.dispatcher.add(WorldSession(record), listener, Limits(6))
-    return queues
-
-
-async def test_tasks_of_several_worlds_go_to_a_worker_in_one_call_and_each_gets_its_own_answer() -> None:
-    class Many:
-        """A populator that takes one call at a time, of up to four tasks."""
-
-        def __init__(self) -> None:
-            self.core, self.sizes = TinyPopulator(), list[int]()
-
-        async def populate(self, request: Any, timeout: float) -> Any:
-            return (await self.populate_many([request], timeout))[0]
-
-        async def populate_many(self, requests: Any, timeout: float) -> list[Any]:
-            self.sizes.append(len(requests))
-            await asyncio.sleep(0.005)
-            if len(requests) > 1 and max(self.sizes) == len(requests) and self.sizes.count(len(requests)) == 1:
-                raise DeadlineExceeded("the first call of a size fails")
-            return [self.core.populate(request) for request in requests]
-
-    port = Many()
-    walk = Walk()
-    walk.dispatcher.leave("populator")
-    walk.dispatcher.join("many", Pool.POPULATOR, port, batches={Kind.POPULATE: 4})
-    queues = crowd(walk, 6)
-    made: dict[str, list[str]] = {name: [] for name in queues}
-    for number in range(12):
-        for name, queue in queues.items():
-            chunk = await asyncio.wait_for(queue.get(), 10)
-            assert isinstance(chunk, Chunk), chunk
-            made[name].append(chunk.latent_sha256)
-            walk.dispatcher.played(name, number + 1)
-    await walk.dispatcher.close()
-    assert max(port.sizes) > 1, "nothing went together"
-    calm = await reference(12)
-    assert all(digests == calm for digests in made.values())
-
-
-async def test_a_world_that_makes_a_shared_call_fail_ends_alone() -> None:
-    """Its request is bad. The others of the call are asked again, one by one, and go on; the bad one's world ends."""
-    culprit = "0" * 26
-
-    class Strict:
-        """A populator that refuses a world's third segment, and all of a call that has it."""
-
-        def __init__(self) -> None:
-            self.core, self.spoiled = TinyPopulator(), list[int]()
-
-        async def populate(self, request: Any, timeout: float) -> Any:
-            return (await self.populate_many([request], timeout))[0]
-
-        async def populate_many(self, requests: Any, timeout: float) -> list[Any]:
-            await asyncio.sleep(0.005)
-            if any(r.context.world == culprit and r.context.segment == 2 for r in requests):
-                self.spoiled.append(len(requests))
-                raise InvalidInput("requests[0].clean", "is bad")
-            return [self.core.populate(request) for request in requests]
-
-    port, walk = Strict(), Walk()
-    walk.dispatcher.leave("populator")
-    walk.dispatcher.join("strict", Pool.POPULATOR, port, batches={Kind.POPULATE: 4})
-    queues = crowd(walk, 6)
-    for number in range(20):
-        for name, queue in queues.items():
-            event = await asyncio.wait_for(queue.get(), 10) if number < 9 or name != culprit else None
-            if isinstance(event, Chunk):
-                walk.dispatcher.played(name, number + 1)
-            elif event is not None:
-                assert name == culprit, "an innocent world ended"
-                queue.put_nowait(event)
-    await walk.dispatcher.close()
-    assert any(size > 1 for size in port.spoiled), "it failed alone: nothing was shown"
-    assert isinstance(queues[culprit].get_nowait(), InvalidInput)
 
 
 async def test_a_control_that_was_bound_while_its_worker_left_is_told_once() -> None:
