@@ -10,6 +10,7 @@ import numpy as np
 
 from teleworld.generation.model import Model
 from teleworld.generation.reconstructor import Reconstructor
+from teleworld.memory.clearance import free_way
 from teleworld.memory.forgetting import forget
 from teleworld.memory.memory import Memory
 from teleworld.memory.store import LocalMemoryStore
@@ -36,3 +37,4 @@ def rehearse(model: Model) -> None:
     b"".join(core.export(WORLD, 1, 1))
     points = core.memory.field_at(WORLD, 0, 1).static
     forget(points, poses[0, :3, 3], len(points) // 2, len(points) // 4, len(points))
+    free_way(points, np.zeros(3), np.ones(2))

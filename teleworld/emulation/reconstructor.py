@@ -187,6 +187,7 @@ def _delta(before: Field, state: State, request: ReconstructRequest) -> FieldDel
         radius=np.full(count, RADIUS_CODES[len(RADIUS_CODES) // 2], np.float32),
         confidence=np.full(count, 255, np.uint8),
         frame=np.array(request.frames, np.int32),
+        drift=np.zeros((count, 2), np.int8),
         ids=ids,
     )
     nobody = np.zeros(0, np.int64)

@@ -14,21 +14,15 @@ from teleworld.memory.fusion import Observation
 from teleworld.memory.memory import Memory
 from teleworld.memory.points import EMPTY_REVISION
 from teleworld.memory.store import LocalMemoryStore
-from teleworld.world.work import ReconstructRequest, TaskContext
 
 KEY_EVERY = 8
 
 
 def measure(reconstructor: Reconstructor, start: Start, keys: list[int], revision: int) -> Observation:
     """What the network sees in the true frames `keys` (counted from the start picture) beside the memory's `revision`."""
-    request = ReconstructRequest(
-        TaskContext(WORLD, EPOCH, 0, "evaluation", 1, 0, reconstructor.model.digest),
-        revision,
-        np.array(start.episode.rgb[np.array(keys) + start.frame]),
-        start.path[keys],
-        tuple(keys),
-    )
-    return reconstructor.measure(reconstructor.memory.field_at(WORLD, EPOCH, revision), request)
+    pictures = np.array(start.episode.rgb[np.array(keys) + start.frame])
+    field = reconstructor.memory.field_at(WORLD, EPOCH, revision)
+    return reconstructor.measure(field, pictures, start.path[keys], tuple(keys))
 
 
 @torch.inference_mode()

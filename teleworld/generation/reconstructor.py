@@ -63,7 +63,9 @@ class Reconstructor:
         request.path.check("path", len(request.pictures))
         world, epoch, clock = request.context.world, request.context.epoch, StageClock()
         with clock.stage("reconstruct"):
-            seen = self.measure(self.memory.field_at(world, epoch, request.base), request)
+            seen = self.measure(
+                self.memory.field_at(world, epoch, request.base), request.pictures, request.path, request.frames
+            )
             after = self.memory.fuse_and_append(world, epoch, request.base, seen)
             x, y, z = (float(value) for value in request.path.camera_to_world[-1, :3, 3])
             room = self.memory.clearance(world, epoch, after.revision, x, y, z)
@@ -77,35 +79,39 @@ class Reconstructor:
             stage_ms=clock.milliseconds,
         )
 
-    def measure(self, field: Field, request: ReconstructRequest) -> Observation:
-        """Depth, confidence and movers of the key frames, measured beside the newest frame of the memory."""
-        pictures, path = request.pictures, request.path
+    def measure(self, field: Field, pictures: Bytes, path: CameraPath, frames: tuple[int, ...]) -> Observation:
+        """Depth, confidence and movers of key frames, measured beside the newest frame of the memory.
+
+        pictures: uint8 [k, H, W, 3]; path: their k cameras; frames: their global pixel frame numbers.
+        """
         height, width = pictures.shape[1:3]
         if (height, width) != (self.model.spec.lens.height, self.model.spec.lens.width):
             raise InvalidInput(
                 "pictures", f"expected {self.model.spec.lens.width} x {self.model.spec.lens.height} pixels"
             )
+        shown, cameras, times = pictures, path, frames
         if field.view is not None:
-            pictures = np.concatenate([field.view.picture[None], pictures])
-            path = CameraPath(
+            times = (field.view.frame, *frames)
+            shown = np.concatenate([field.view.picture[None], pictures])
+            cameras = CameraPath(
                 np.concatenate([field.view.camera.camera_to_world, path.camera_to_world]),
                 np.concatenate([field.view.camera.intrinsics, path.intrinsics]),
             )
-        known = render(field, path, width, height).depth
+        known = render(field, cameras, width, height, frames=times).depth
         estimate = self.model.geometry.infer(
-            to_pixels(pictures)[0].transpose(0, 1),
-            torch.from_numpy(path.intrinsics),
-            torch.from_numpy(path.camera_to_world),
+            to_pixels(shown)[0].transpose(0, 1),
+            torch.from_numpy(cameras.intrinsics),
+            torch.from_numpy(cameras.camera_to_world),
             torch.from_numpy(known),
         )
-        new = slice(len(pictures) - len(request.pictures), None)
+        new = slice(len(shown) - len(pictures), None)
         return Observation(
-            pictures=request.pictures,
+            pictures=pictures,
             depth=estimate.depth[new].numpy(),
             confidence=estimate.confidence[new].numpy(),
             dynamic=estimate.dynamic[new].numpy() > MOVES,
-            path=request.path,
-            frames=request.frames,
+            path=path,
+            frames=frames,
         )
 
     def fork(self, source: str, revision: int, target: str) -> None:

@@ -3,9 +3,12 @@
     block   = magic "TWM", version, kind, crc32 and length of the payload | payload, deflated
     points  = count, origin, ... | runs of frames | offsets u16 or u32 [3, P] | tangents i8 [6, P] | colours u8 [3, P]
               | radius u8 [P] | confidence u8 [P] | id gaps u32 [P] (none if the ids are consecutive)
+            | drifts i8 [2, P] (none if nothing drifts)
 
-A point takes 17 bytes, 21 with gaps in the ids; deflated, 4 to 9. Everything is exact: points lie on the grids of
-`teleworld.memory.quantise` from birth (position error at most 0.49 mm an axis, made once, at observation).
+Version 1 knew no drifts; it is read as what stands.
+
+A point takes 17 bytes, 21 with gaps in the ids, 2 more with drifts; deflated, 4 to 9. Everything is exact: points lie on
+the grids of `teleworld.memory.quantise` from birth (position error at most 0.49 mm an axis, made once, at observation).
 
 Blocks come from outside the process, so decoding trusts nothing: sizes are checked before anything is allocated, a
 payload is never larger than its header says nor than `MAX_PAYLOAD`, and every fault is an InvalidInput.
@@ -35,11 +38,13 @@ from teleworld.world.camera import CameraPath
 from teleworld.world.errors import InvalidInput
 
 MAGIC = b"TWM"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 MAX_PAYLOAD = 128 << 20
 DEFLATE_LEVEL = 1
 _HEADER = struct.Struct("<3sBBIQ")  # magic, version, kind, crc32, length
-_POINTS = struct.Struct("<IIBBqiii")  # count, runs of frames, wide offsets, consecutive ids, first id, origin
+_POINTS = struct.Struct("<IIBBqiii")  # count, runs of frames, wide offsets, flags, first id, origin
+_CONSECUTIVE, _DRIFTS = 1, 2  # the flags: ids without gaps; drifts follow
 _VIEW = struct.Struct("<iHH")
 _LARGEST_ID = 1 << 48
 _LARGEST_CODE = int(MAX_EXTENT_M * GRID_PER_METRE)
@@ -135,8 +140,8 @@ def _payload(block: bytes) -> tuple[int, bytes]:
     if len(block) < _HEADER.size:
         raise InvalidInput("block", "is shorter than its header")
     magic, version, kind, crc, length = _HEADER.unpack_from(block)
-    if magic != MAGIC or version != VERSION:
-        raise InvalidInput("block", f"is no memory block of version {VERSION}")
+    if magic != MAGIC or version not in READABLE:
+        raise InvalidInput("block", f"is no memory block of a version up to {VERSION}")
     if not 0 < length <= MAX_PAYLOAD:
         raise InvalidInput("block", f"claims {length} bytes; at most {MAX_PAYLOAD}")
     inflater = zlib.decompressobj()
@@ -166,8 +171,10 @@ def _write_points(out: Writer, cloud: PointCloud) -> None:
     wide = bool(len(cloud)) and int(offsets.max()) > 0xFFFF
     starts = np.flatnonzero(np.diff(cloud.frame, prepend=-1))  # points of one frame lie together
     consecutive = bool((np.diff(cloud.ids) == 1).all())
+    drifts = bool(cloud.drift.any())
+    flags = _CONSECUTIVE * consecutive + _DRIFTS * drifts
     first = int(cloud.ids[0]) if len(cloud) else 0
-    out.pack(_POINTS, len(cloud), len(starts), wide, consecutive, first, *(int(value) for value in origin))
+    out.pack(_POINTS, len(cloud), len(starts), wide, flags, first, *(int(value) for value in origin))
     out.array(cloud.frame[starts].astype("<i4"))
     out.array(np.diff(starts, append=len(cloud)).astype("<u4"))
     out.array(offsets.T.astype("<u4" if wide else "<u2"))
@@ -177,10 +184,12 @@ def _write_points(out: Writer, cloud: PointCloud) -> None:
     out.array(cloud.confidence)
     if not consecutive:
         out.array(_gaps(cloud.ids))
+    if drifts:
+        out.array(cloud.drift.T)
 
 
 def _read_points(source: Reader) -> PointCloud:
-    count, runs, wide, consecutive, first, *origin = source.unpack(_POINTS)
+    count, runs, wide, flags, first, *origin = source.unpack(_POINTS)
     frames, lengths = source.array("<i4", runs), source.array("<u4", runs)
     offsets = source.array("<u4" if wide else "<u2", 3 * count).reshape(3, count)
     if int(lengths.sum(dtype=np.int64)) != count or (runs and frames.min() < 0) or not 0 <= first < _LARGEST_ID:
@@ -193,7 +202,8 @@ def _read_points(source: Reader) -> PointCloud:
     colours = source.array(np.uint8, 3 * count).reshape(3, count).T
     radius = RADIUS_CODES[source.array(np.uint8, count)]
     confidence = source.array(np.uint8, count)
-    ids = first + (np.arange(count) if consecutive else _ungap(source.array("<u4", count)))
+    ids = first + (np.arange(count) if flags & _CONSECUTIVE else _ungap(source.array("<u4", count)))
+    drift = source.array(np.int8, 2 * count).reshape(2, count) if flags & _DRIFTS else np.zeros((2, count), np.int8)
     return PointCloud(
         positions=positions_of(codes),
         tangents=np.ascontiguousarray(tangents).reshape(count, 2, 3),
@@ -201,6 +211,7 @@ def _read_points(source: Reader) -> PointCloud:
         radius=radius,
         confidence=confidence.copy(),
         frame=np.repeat(frames, lengths).astype(np.int32),
+        drift=np.ascontiguousarray(drift.T),
         ids=ids.astype(np.int64),
     )
 

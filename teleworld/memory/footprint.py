@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teleworld.memory.compiled import compiled
+from teleworld.memory.motion import places
 from teleworld.memory.points import PointCloud
 from teleworld.memory.quantise import TANGENT_STEPS
 from teleworld.world.camera import CameraPath
@@ -53,21 +54,22 @@ class Projector:
 
     def __init__(self, clouds: Sequence[PointCloud], width: int, height: int, style: FootprintStyle) -> None:
         self._clouds = clouds
+        self._drifting = [bool(cloud.drift.any()) for cloud in clouds]
         self._size = (np.float32(width), np.float32(height))
         self._limits = np.array([style.near, style.widen, style.largest, 1 / TANGENT_STEPS], np.float32)
         total = sum(len(cloud) for cloud in clouds)
         self._record = np.empty((total, FIELDS), np.float32)
         self._row = np.empty(total, np.int32)
 
-    def see(self, path: CameraPath, frame: int) -> Footprints:
-        """The footprints in view of one camera of a path."""
+    def see(self, path: CameraPath, frame: int, now: int | None = None) -> Footprints:
+        """The footprints in view of one camera of a path, in the global pixel frame `now`; None: where each was last seen."""
         rotation = np.ascontiguousarray(path.camera_to_world[frame, :3, :3].T, np.float32)
         centre = path.camera_to_world[frame, :3, 3].astype(np.float32)
         lens = path.intrinsics[frame].astype(np.float32)
         bounds, base = [0], 0
-        for cloud in self._clouds:
+        for cloud, drifting in zip(self._clouds, self._drifting, strict=True):
             end = _project(
-                cloud.positions,
+                cloud.positions if now is None or not drifting else places(cloud, now),
                 cloud.tangents,
                 cloud.radius,
                 rotation,

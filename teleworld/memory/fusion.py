@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from teleworld.memory.footprint import FootprintStyle, Projector
 from teleworld.memory.forgetting import forget
+from teleworld.memory.motion import followed, gathered, halted, numbered
 from teleworld.memory.movers import DEFAULT_MOVERS, MoverPolicy, body_depth, outlived
 from teleworld.memory.observe import depth_edges, surfels
 from teleworld.memory.points import DynamicPoints, Field, FieldDelta, KeyView, PointCloud
@@ -97,7 +98,7 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
     seen.check()
     static, next_id = field.static, field.next_id
     moments: list[DynamicPoints] = []
-    movers, view = field.dynamic, None
+    movers, view = numbered(field.dynamic), None  # what was stored before bodies were followed has no numbers
     for i, frame in enumerate(seen.frames):
         trusted = (
             (seen.confidence[i] >= policy.confident) & (seen.depth[i] >= policy.near) & (seen.depth[i] <= policy.far)
@@ -109,25 +110,35 @@ def fuse(field: Field, seen: Observation, policy: FusionPolicy = DEFAULT_POLICY)
         sound, slope = depth_edges(depth, policy.edge)
         confidence = np.rint(np.clip(seen.confidence[i], 0, 1) * 255).astype(np.uint8)
         moving = _grown(seen.dynamic[i])
-        movers, shown = outlived(movers, view.picture, depth, moving, view.camera, policy.movers)
+        moves, cut = _moves(view, seen, i, trusted & sound, policy)
+        camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
+        moves, elsewhere = followed(moves, movers, cut, camera[:3, 3], frame, policy.movers.motion)
+        movers, shown = outlived(movers, elsewhere, view.picture, depth, moving, view.camera, frame, policy.movers)
         still = sound & ~moving & ~_grown(shown)
         fresh, keep, confidences = _confront(static, depth, still, view.camera, policy)
-        camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
         added = surfels(view.picture, depth, slope, fresh, confidence, camera, lens, frame, next_id)
         next_id += int(fresh.sum())
         static = replace(static, confidence=confidences).succeed(keep, added)
-        bodies = body_depth(seen.depth[i], trusted & sound, seen.dynamic[i], policy.near, policy.far, policy.movers)
-        certain = np.full_like(confidence, 255)
-        moves = surfels(
-            view.picture, bodies, depth_edges(bodies, policy.edge)[1], bodies > 0, certain, camera, lens, frame, 0
-        )
-        movers = PointCloud.concatenate([movers, moves])
-        movers = replace(movers, ids=np.arange(len(movers), dtype=np.int64))
+        movers = numbered(PointCloud.concatenate([movers, halted(moves, static)]))
         moments.append(DynamicPoints(frame, movers))
     eye = seen.path.camera_to_world[-1, :3, 3]
     static, next_id = forget(static, eye, policy.budget, int(policy.budget * policy.keep), next_id)
     after = Field(field.revision + 1, next_id, static, movers, view)
     return FieldDelta.between(field, after, tuple(moments)), after
+
+
+def _moves(
+    view: KeyView, seen: Observation, i: int, sound: NDArray[np.bool_], policy: FusionPolicy
+) -> tuple[PointCloud, NDArray[np.bool_]]:
+    """(what key frame i sees moving, by body; bool [P]: the points of bodies that the sides of the picture cut off)."""
+    depth, body = body_depth(seen.depth[i], sound, seen.dynamic[i], policy.near, policy.far, policy.movers)
+    chosen, certain = depth > 0, np.full(depth.shape, 255, np.uint8)
+    camera, lens = view.camera.camera_to_world[0], view.camera.intrinsics[0]
+    slope = depth_edges(depth, policy.edge)[1]
+    cloud = surfels(view.picture, depth, slope, chosen, certain, camera, lens, view.frame, 0)
+    number = body[chosen][cloud.ids]
+    cloud = gathered(cloud, number)
+    return cloud, np.isin(np.sort(number), body[:, [0, -1]])
 
 
 def view_cloud(view: KeyView, policy: FusionPolicy = DEFAULT_POLICY) -> PointCloud:

@@ -2,7 +2,8 @@
 
 A key frame tells about the moving things in its view alone. So what an earlier one saw is confronted with it point by point:
 
-- out of view, or hidden behind what the key frame shows, a point goes on existing where it was last seen;
+- out of view, or hidden behind what the key frame shows, a point goes on existing, and drifts on as its body moved when it
+  was last seen (`teleworld.memory.motion`), unless the key frame sees that body elsewhere;
 - where the key frame sees through it, finds something else at its place, or sees something moving itself, it is dropped:
   the thing has moved, and the newer observation is the truth;
 - where the same colour still stands at the same depth, the detector has missed it. The point stays, at half its
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from teleworld.memory.compiled import compiled
+from teleworld.memory.motion import DEFAULT_MOTION, MotionPolicy, places
 from teleworld.memory.points import PointCloud
 from teleworld.memory.splat import splat
 from teleworld.world.camera import CameraPath
@@ -36,7 +38,8 @@ class MoverPolicy:
     agree: relative depth difference up to which a point still stands where it was. alike: mean difference of the colour
     channels up to which a pixel shows it, the best of its neighbours counting. least: confidence (0..255) below which a
     point is let go: a mask may miss a fully trusted point `log2(255 / least)` times. budget: points of a world; the
-    longest unseen go first. relief: relative depth around a body's median that its parts may have.
+    longest unseen go first. relief: relative depth around a body's median that its parts may have. motion: how it is
+    followed.
     """
 
     agree: float = 0.12
@@ -44,6 +47,7 @@ class MoverPolicy:
     least: int = 24
     budget: int = 12_000
     relief: float = 0.1
+    motion: MotionPolicy = DEFAULT_MOTION
 
 
 DEFAULT_MOVERS = MoverPolicy()
@@ -51,23 +55,26 @@ DEFAULT_MOVERS = MoverPolicy()
 
 def outlived(
     movers: PointCloud,
+    elsewhere: NDArray[np.bool_],
     picture: NDArray[np.uint8],
     depth: NDArray[np.float32],
     moving: NDArray[np.bool_],
     camera: CameraPath,
+    now: int,
     policy: MoverPolicy = DEFAULT_MOVERS,
 ) -> tuple[PointCloud, NDArray[np.bool_]]:
     """(the points that go on existing, bool [H, W]: the pixels of `camera` in which they show).
 
-    picture: uint8 [H, W, 3]; depth: float32 [H, W] metres, 0 unknown; moving: bool [H, W], what the key frame itself sees
-    moving, outlines included; camera: its one-frame path.
+    elsewhere: bool [P], points of bodies that the key frame sees elsewhere. picture: uint8 [H, W, 3]; depth: float32 [H, W]
+    metres, 0 unknown; moving: bool [H, W], what the key frame itself sees moving, outlines included; camera: its one-frame
+    path; now: its global pixel frame.
     """
     height, width = depth.shape
     if not len(movers):
         return movers, np.zeros((height, width), bool)
-    column, row, distance = _project(movers.positions, camera)
+    column, row, distance = _project(places(movers, now), camera)
     inside = (distance > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    kept = np.ones(len(movers), bool)
+    kept = ~elsewhere
     confidence = movers.confidence.copy()
     rows, columns = row[inside], column[inside]
     here, there = depth[rows, columns], distance[inside]
@@ -76,12 +83,12 @@ def outlived(
     other = (here > 0) & ~_alike(movers.colours[inside], picture, rows, columns, policy.alike)
     missed = ~hidden
     confidence[inside] = np.where(missed, confidence[inside] // 2, confidence[inside])
-    gone = moving[rows, columns] | (missed & (absent | other | (confidence[inside] < policy.least)))
-    kept[inside] = ~gone
+    gone = missed & (absent | other | (confidence[inside] < policy.least))
+    kept[inside] = ~(gone | moving[rows, columns] | (hidden & elsewhere[inside]))
     # From the end, where the latest seen are.
     kept &= np.cumsum(kept[::-1])[::-1] <= policy.budget
     left = replace(movers, confidence=confidence).select(kept)
-    seen = splat([left], 0, camera, width, height)
+    seen = splat([left], 0, camera, width, height, frames=(now,))
     shown = (seen.mask[0] > 0) & ((depth <= 0) | (seen.depth[0] <= depth * (1 + policy.agree)))
     return left, shown
 
@@ -93,8 +100,9 @@ def body_depth(
     near: float,
     far: float,
     policy: MoverPolicy = DEFAULT_MOVERS,
-) -> NDArray[np.float32]:
-    """Depth [H, W] of the moving pixels, 0 elsewhere, with each body (connected pixels) about as far in all its parts.
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """(depth [H, W] of the moving pixels, 0 elsewhere, with each body (connected pixels) about as far in all its parts; the
+    number [H, W] of each one's body, from 1 on).
 
     A `sound` pixel keeps its depth within `policy.relief` of the median of the body's sound ones; a doubtful one takes
     that median. A body without any sound pixel is judged by all that was measured between `near` and `far` metres.
@@ -136,23 +144,25 @@ def _flatten(depth, sound, moving, relief):  # type: ignore[no-untyped-def]
     """See `body_depth`; depth is 0 where nothing was measured."""
     height, width = depth.shape
     flat = np.zeros((height, width), np.float32)
-    reached = np.zeros((height, width), np.bool_)
+    body = np.zeros((height, width), np.int32)
+    bodies = 0
     member = np.empty((height * width, 2), np.int32)
     values = np.empty(height * width, np.float32)
     for row in range(height):
         for column in range(width):
-            if not moving[row, column] or reached[row, column]:
+            if not moving[row, column] or body[row, column]:
                 continue
             member[0, 0], member[0, 1] = row, column
-            reached[row, column] = True
+            bodies += 1
+            body[row, column] = bodies
             head, count = 0, 1
             while head < count:
                 v, u = member[head]
                 head += 1
                 for y in range(max(v - 1, 0), min(v + 2, height)):
                     for x in range(max(u - 1, 0), min(u + 2, width)):
-                        if moving[y, x] and not reached[y, x]:
-                            reached[y, x] = True
+                        if moving[y, x] and not body[y, x]:
+                            body[y, x] = bodies
                             member[count, 0], member[count, 1] = y, x
                             count += 1
             certain = 0
@@ -177,4 +187,4 @@ def _flatten(depth, sound, moving, relief):  # type: ignore[no-untyped-def]
                     flat[v, u] = min(max(depth[v, u], middle / relief), middle * relief)
                 else:
                     flat[v, u] = middle
-    return flat
+    return flat, body

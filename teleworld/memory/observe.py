@@ -97,6 +97,7 @@ def surfels(
         radius=radius,
         confidence=confidence[rows, columns],
         frame=np.full(count, frame, np.int32),
+        drift=np.zeros((count, 2), np.int8),
         ids=first_id + np.arange(count, dtype=np.int64),
     )
     return cloud if inside.all() else cloud.select(inside)

@@ -28,8 +28,9 @@ class PointCloud:
 
     positions: float32 [P, 3] metres. tangents: int8 [P, 2, 3], the steps to the right and lower pixel in sixteenths of the
     radius. colours: uint8 [P, 3] RGB. radius: float32 [P], the observing pixel's footprint in metres (depth / fx).
-    confidence: uint8 [P]. frame: int32 [P], the global pixel frame in which it was seen. ids: int64 [P], unique in a world
-    and ascending.
+    confidence: uint8 [P]. frame: int32 [P], the global pixel frame in which it was seen. drift: int8 [P, 2], how far it moves
+    a frame along x and z just after that, in 1/200 m (`teleworld.memory.motion`). ids: int64 [P], ascending: unique in a
+    world for static points; of moving ones, the number of the body and, in the lower bits, of the point in it.
     """
 
     positions: NDArray[np.float32]
@@ -38,6 +39,7 @@ class PointCloud:
     radius: NDArray[np.float32]
     confidence: NDArray[np.uint8]
     frame: NDArray[np.int32]
+    drift: NDArray[np.int8]
     ids: NDArray[np.int64]
 
     @classmethod
@@ -50,6 +52,7 @@ class PointCloud:
             radius=np.zeros(0, np.float32),
             confidence=np.zeros(0, np.uint8),
             frame=np.zeros(0, np.int32),
+            drift=np.zeros((0, 2), np.int8),
             ids=np.zeros(0, np.int64),
         )
 

@@ -8,6 +8,7 @@ stopped.
   (about 4.5 mm: 0.3 m away through the nano lens). Every multiple within `MAX_EXTENT_M` of the origin is an exact float32.
 - Radii are logarithmic, 15 steps an octave from 0.1 mm to 13 m: 2.3 % at most.
 - Tangents are int8 in sixteenths of the radius.
+- Drifts are int8 in 1/200 m a frame: up to 0.63 m, 11 m a second at 17.5 frames a second.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 GRID_PER_METRE = 1024
 MAX_EXTENT_M = 8192.0
 TANGENT_STEPS = 16
+DRIFT_PER_METRE = 200
 _CODE_OF_METRE = 199  # the code of a radius of 1 m
 RADIUS_CODES: NDArray[np.float32] = np.array([1e-4 * 2.0 ** (code / 15) for code in range(256)], dtype=np.float32)
 

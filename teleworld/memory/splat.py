@@ -56,9 +56,23 @@ class Rendering:
     dynamic: NDArray[np.bool_]
 
 
-def render(memory: Field, path: CameraPath, width: int, height: int, style: SplatStyle = DEFAULT_STYLE) -> Rendering:
-    """The field, static and newest dynamic points, from F cameras onto images of width x height."""
-    return splat([memory.static, memory.dynamic], len(memory.static), path, width, height, style)
+def render(
+    memory: Field,
+    path: CameraPath,
+    width: int,
+    height: int,
+    style: SplatStyle = DEFAULT_STYLE,
+    frames: Sequence[int] | None = None,
+) -> Rendering:
+    """The field, static and newest dynamic points, from F cameras onto images of width x height.
+
+    frames: the cameras' F global pixel frames, which say where things have moved to; None: those right behind the newest key
+    frame, one after the other.
+    """
+    if frames is None:
+        first = memory.view.frame + 1 if memory.view is not None else 0
+        frames = range(first, first + len(path))
+    return splat([memory.static, memory.dynamic], len(memory.static), path, width, height, style, frames)
 
 
 def splat(
@@ -68,8 +82,12 @@ def splat(
     width: int,
     height: int,
     style: SplatStyle = DEFAULT_STYLE,
+    frames: Sequence[int] | None = None,
 ) -> Rendering:
-    """Render clouds together; rows of the concatenated clouds from `statics` on count as dynamic."""
+    """Render clouds together; rows of the concatenated clouds from `statics` on count as dynamic.
+
+    frames: the cameras' global pixel frames; None: every point is where it was last seen.
+    """
     size = (len(path), height, width)
     rgb = np.zeros((*size, 3), np.uint8)
     depth = np.zeros(size, np.float32)
@@ -79,7 +97,7 @@ def splat(
     nearest = np.empty((height, width), np.float32)
     total = np.empty((height, width, 6), np.float32)
     for frame in range(len(path)):
-        seen = projector.see(path, frame)
+        seen = projector.see(path, frame, None if frames is None else frames[frame])
         nearest.fill(0)
         total.fill(0)
         front_surface(seen.record, nearest)

@@ -44,6 +44,7 @@ def clouds(draw: st.DrawFn) -> PointCloud:
         radius=RADIUS_CODES[rng.integers(0, 256, count)],
         confidence=rng.integers(0, 256, count).astype(np.uint8),
         frame=np.sort(rng.integers(0, draw(st.sampled_from([1, 5, 2**31 - 1])), count)).astype(np.int32),
+        drift=rng.integers(-127, 128, (count, 2)).astype(np.int8) * np.int8(draw(st.booleans())),
         ids=ids.astype(np.int64),
     )
 
@@ -68,6 +69,15 @@ def test_a_point_takes_few_bytes(walk: list[tuple[FieldDelta, Field]]) -> None:
     static = walk[-1][1].static
     assert len(codec.encode_cloud(static)) / len(static) < 16
     assert len(payload_of(codec.encode_cloud(static))) / len(static) < 22
+
+
+def test_worlds_of_the_version_before_are_read_and_later_ones_refused(walk: list[tuple[FieldDelta, Field]]) -> None:
+    field = walk[5][1]
+    block = codec.encode_field(field)
+    assert block[3] == 2 and not field.dynamic.drift.any(), "what stands is written as version 1 wrote it"
+    assert codec.decode_field(block[:3] + b"\x01" + block[4:]).same_as(field)
+    with pytest.raises(InvalidInput, match="version"):
+        codec.decode_field(block[:3] + b"\x03" + block[4:])
 
 
 def test_the_digest_names_the_content_and_not_its_compression(walk: list[tuple[FieldDelta, Field]]) -> None:

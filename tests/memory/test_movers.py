@@ -93,10 +93,11 @@ def test_a_body_is_about_as_far_in_all_its_parts() -> None:
     depth[7, 3] = np.nan
     sound = np.ones_like(moving)
     sound[2, 3], sound[3:6, 10:14] = False, False
-    flat = body_depth(depth, sound, moving, 0.2, 100.0, MoverPolicy(relief=0.1))
+    flat, body = body_depth(depth, sound, moving, 0.2, 100.0, MoverPolicy(relief=0.1))
     assert not flat[~moving].any() and flat[2, 3] == flat[7, 3] == 4.0
     assert flat[2, 4] == pytest.approx(4.4)
     assert (flat[3:6, 10:14] == 50.0).all(), "a body without a sound pixel keeps what was measured"
+    assert (body[2:8, 2:6] == 1).all() and (body[3:6, 10:14] == 2).all() and not body[~moving].any()
 
 
 def observation(scene: SceneFrame, frame: int, *, seen: bool = True) -> Observation:
