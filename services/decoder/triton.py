@@ -94,13 +94,12 @@ class TritonFrames:
         self._client.close()
 
     def _tensors(self, request: DecodeRequest, row: int, index: int, after: str, at: str) -> dict[str, NDArray[Any]]:
-        guidance, mask = np.zeros((0, 1, 1, 3), np.uint8), np.zeros((0, 1, 1), np.uint8)
+        guidance = np.zeros((0, 1, 1, 3), np.uint8)
         if (known := request.guidance) is not None and index in known.indices:
-            guidance, mask = guidance_of(known, known.indices.index(index))
+            guidance = guidance_of(known, known.indices.index(index))
         return {
             Tensors.LATENT: np.ascontiguousarray(request.latents[row], np.float32),
             Tensors.GUIDANCE: guidance,
-            Tensors.MASK: mask,
             Tensors.AFTER: np.frombuffer(after.encode(), np.uint8),
             Tensors.AT: np.frombuffer(at.encode(), np.uint8),
         }
@@ -151,7 +150,6 @@ class TritonFrames:
         tensors: dict[str, NDArray[Any]] = {
             Tensors.LATENT: np.zeros((0, 1, 1), np.float32),
             Tensors.GUIDANCE: np.zeros((0, 1, 1, 3), np.uint8),
-            Tensors.MASK: np.zeros((0, 1, 1), np.uint8),
             Tensors.AFTER: nothing,
             Tensors.AT: nothing,
         }

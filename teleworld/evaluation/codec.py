@@ -11,8 +11,7 @@ import torch
 from teleworld.evaluation.metrics import psnr, sharpness
 from teleworld.evaluation.samples import Start
 from teleworld.generation.model import Model
-from teleworld.generation.pixels import to_frames, to_pixels
-from teleworld.models.stream_vae.base import DecoderGuidance
+from teleworld.generation.pixels import hint_from, to_frames, to_pixels
 from teleworld.training.segments import FRAMES, Corruption, simulate
 
 
@@ -52,11 +51,10 @@ def guided_gain(model: Model, start: Start, seed: int) -> dict[str, float]:
     """
     pictures = _pictures(start)
     guidance, mask = simulate(start.episode, start.frame, np.random.default_rng(seed), Corruption(clean=0.0))
-    guidance, mask = np.concatenate([guidance[:1] * 0, guidance]), np.concatenate([mask[:1] * 0, mask])
-    hint = DecoderGuidance(to_pixels(guidance), torch.from_numpy(mask)[None, None].float() / 255)
+    hint = hint_from(torch.from_numpy(guidance)).behind_still()
     latents = model.vae.encode(to_pixels(pictures))
     plain, guided = (to_frames(model.vae.decode(latents, hints))[1:] for hints in (None, hint))
-    covered, truth = mask[1:] > 0, pictures[1:]
+    covered, truth = mask > 0, pictures[1:]
     return {
         "covered_db": psnr(guided, truth, covered) - psnr(plain, truth, covered),
         "sharper": sharpness(guided, truth) - sharpness(plain, truth),

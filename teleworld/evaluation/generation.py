@@ -11,6 +11,7 @@ from teleworld.evaluation.camera_control import camera_errors
 from teleworld.evaluation.metrics import depth_error, neighbour_correlation, overlap, psnr, seam_ratio, sharpness
 from teleworld.evaluation.rollout import Roller, Walk
 from teleworld.evaluation.samples import Start
+from teleworld.evaluation.smooth_fill import smoothly_filled
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import to_pixels
 from teleworld.world.camera import CameraPath
@@ -38,8 +39,8 @@ def generate(roller: Roller, start: Start, seed: int) -> Pair:
 def against_engine(pair: Pair, timeline: Timeline, fps: float) -> dict[str, float]:
     """How a walk compares with the truth.
 
-    psnr_*, guidance_*, hole_psnr_*, hole_guidance_*: dB at each horizon, of the generated frame and of the filled guidance
-    it was given, on all pixels and on those that the memory did not know. sharpness: share of the true gradient energy.
+    psnr_*, guidance_*, hole_psnr_*, hole_guidance_*: dB at each horizon, of the generated frame and of the guidance, filled
+    smoothly, on all pixels and on those that the memory did not know. sharpness: share of the true gradient energy.
     seam: see `seam_ratio`. depth_abs_rel, depth_scale: of the key frames as the loop measured them. mask_common,
     mask_union: moving pixels, against the engine's own, which move as they like.
     """
@@ -48,9 +49,9 @@ def against_engine(pair: Pair, timeline: Timeline, fps: float) -> dict[str, floa
     for horizon in HORIZONS_S:
         at = slice(round(horizon * fps) - 1, round(horizon * fps))
         holes = ~walk.mask[at]
-        for name, shown in (("psnr", walk.frames), ("guidance", walk.guidance)):
-            figures[f"{name}_{horizon:g}s"] = psnr(shown[at], truth[at])
-            figures[f"hole_{name}_{horizon:g}s"] = psnr(shown[at], truth[at], holes)
+        for name, shown in (("psnr", walk.frames[at]), ("guidance", smoothly_filled(walk.guidance[at], ~holes))):
+            figures[f"{name}_{horizon:g}s"] = psnr(shown, truth[at])
+            figures[f"hole_{name}_{horizon:g}s"] = psnr(shown, truth[at], holes)
     figures["sharpness"] = sharpness(walk.frames, truth)
     step = timeline.frames_per_segment
     figures["seam"] = seam_ratio(walk.frames, list(range(step, len(walk.frames), step)))

@@ -98,8 +98,8 @@ class Roller:
                 BridgeRequest(context, timeline, prefix, keys, guidance.of(timeline.key_frames))
             )
             at = [origin + timeline.frames_of(index)[-1] for index in timeline.key_frames]
-            request = ReconstructRequest(context, revision, bridged.pictures, path[at], tuple(at))
-            seen = reconstructor.measure(memory.field_at(WORLD, EPOCH, revision), request)
+            field = memory.field_at(WORLD, EPOCH, revision)
+            seen = reconstructor.measure(field, bridged.pictures, path[at], tuple(at))
             revision = memory.fuse_and_append(WORLD, EPOCH, revision, seen).revision
             if not last_only or number == count - 1:
                 yield self._show(origin + 1, latents, guidance, seen)
@@ -142,7 +142,7 @@ class Roller:
             pixels = vae.decode_chunk(latents_to_tensor(latents[index][None]), state, hint)
             frames.append(to_frames(pixels))
             if self._upscale:
-                sharp.append(to_frames(upscaler.upscale_chunk(pixels, upscaler_state)))
+                sharp.append(to_frames(upscaler.upscale_chunk(pixels, upscaler_state, hint)))
         own = guidance.of(shown)
         return Segment(
             first,

@@ -17,7 +17,7 @@ from teleworld.generation.model import Model
 from teleworld.generation.pixels import decoder_guidance, to_frames
 from teleworld.generation.stages import StageClock
 from teleworld.generation.streams import StreamTable, mark
-from teleworld.models.stream_vae.state import StreamState
+from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.video.h264 import encode_chunk
 from teleworld.world.errors import InvalidInput
 from teleworld.world.latents import latent_digest
@@ -55,20 +55,21 @@ class LocalFrames:
         upscaled: Tensor | None = None
         for row, index in enumerate(range(first, request.index + 1)):
             with self._decoding, clock.stage("decode"):
-                pixels = self._decode(request, row, index, vae)
+                hint = self._hint(request, index)
+                latent = model.place(latents_to_tensor(request.latents[row : row + 1]))
+                pixels = model.vae.decode_chunk(latent, vae, hint)
             with self._upscaling, clock.stage("super_resolution"):
-                upscaled = model.super_resolution.upscale_chunk(pixels, upscaler)
+                upscaled = model.super_resolution.upscale_chunk(pixels, upscaler, hint)
         assert upscaled is not None
         here = mark(context, request.index, latent_digest(request.latents[-1]))
         self.streams.keep(context.world, here, (vae, upscaler))
         return to_frames(upscaled)
 
-    def _decode(self, request: DecodeRequest, row: int, index: int, state: StreamState) -> Tensor:
-        latent = self._model.place(latents_to_tensor(request.latents[row : row + 1]))
-        hint = None
-        if (guidance := request.guidance) is not None and index in guidance.indices:
-            hint = self._model.place_hint(decoder_guidance(guidance, guidance.indices.index(index)))
-        return self._model.vae.decode_chunk(latent, state, hint)
+    def _hint(self, request: DecodeRequest, index: int) -> DecoderGuidance | None:
+        guidance = request.guidance
+        if guidance is None or index not in guidance.indices:
+            return None
+        return self._model.place_hint(decoder_guidance(guidance, guidance.indices.index(index)))
 
 
 class Decoder:

@@ -32,19 +32,22 @@ def frames_tensor(pixels: Tensor) -> Tensor:
 
 def decoder_guidance(guidance: Guidance, row: int) -> DecoderGuidance:
     """The rendered memory for one latent: row `row` of `guidance.indices`."""
-    pixels, mask = guidance_of(guidance, row)
-    return hint_from(torch.from_numpy(pixels), torch.from_numpy(mask))
+    return hint_from(torch.from_numpy(guidance_of(guidance, row)))
 
 
-def guidance_of(guidance: Guidance, row: int) -> tuple[Bytes, Bytes]:
-    """Pictures uint8 [4, H, W, 3] and mask uint8 [4, H, W] of the frames of one latent: row `row` of `guidance.indices`."""
-    frames = slice(4 * row, 4 * row + 4)
-    return np.ascontiguousarray(guidance.pixels[frames]), np.ascontiguousarray(guidance.mask[frames])
+def guidance_of(guidance: Guidance, row: int) -> Bytes:
+    """Pictures uint8 [4, H, W, 3] of the frames of one latent: row `row` of `guidance.indices`."""
+    return np.ascontiguousarray(guidance.pixels[4 * row : 4 * row + 4])
 
 
-def hint_from(pixels: Tensor, mask: Tensor) -> DecoderGuidance:
-    """What `guidance_of` gives, as a decoder takes it."""
-    return DecoderGuidance(pixels_tensor(pixels), mask[None, None].float() / 255)
+def hint_from(pictures: Tensor) -> DecoderGuidance:
+    """Guidance pictures uint8 [F, H, W, 3], as a decoder takes them.
+
+    What was filled is a hint like what was seen: where the network kept it, its detail belongs to the picture; where it did
+    not, the latents say so. Without it, all that is made up would be as soft as a latent alone decodes.
+    """
+    pixels = pixels_tensor(pictures)
+    return DecoderGuidance(pixels, torch.ones_like(pixels[:, :1]))
 
 
 def coverage(mask: Tensor, stride: int = 8) -> Tensor:

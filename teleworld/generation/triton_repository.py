@@ -42,7 +42,6 @@ class Tensors:
 
     LATENT = "LATENT"
     GUIDANCE = "GUIDANCE"
-    MASK = "MASK"
     PIXELS = "PIXELS"
     FRAMES = "FRAMES"
     AFTER = "AFTER"
@@ -52,7 +51,6 @@ class Tensors:
 _SHAPES = {
     Tensors.LATENT: ("TYPE_FP32", "-1, -1, -1"),
     Tensors.GUIDANCE: ("TYPE_UINT8", "-1, -1, -1, 3"),
-    Tensors.MASK: ("TYPE_UINT8", "-1, -1, -1"),
     Tensors.PIXELS: ("TYPE_FP32", "3, -1, -1, -1"),
     Tensors.FRAMES: ("TYPE_UINT8", "-1, -1, -1, 3"),
     Tensors.AFTER: ("TYPE_UINT8", "-1"),
@@ -82,7 +80,7 @@ STAGES = {
         name="stream_vae",
         network="vae",
         new_state="new_decoder_state",
-        inputs=(Tensors.LATENT, Tensors.GUIDANCE, Tensors.MASK),
+        inputs=(Tensors.LATENT, Tensors.GUIDANCE),
         output=Tensors.PIXELS,
         nothing=(3, 0, 0, 0),
         dtype=torch.float32,
@@ -91,7 +89,7 @@ STAGES = {
         name="super_resolution",
         network="super_resolution",
         new_state="new_state",
-        inputs=(Tensors.PIXELS,),
+        inputs=(Tensors.PIXELS, Tensors.GUIDANCE),
         output=Tensors.FRAMES,
         nothing=(0, 0, 0, 3),
         dtype=torch.uint8,

@@ -24,6 +24,7 @@ from teleworld.generation.model import Model, load_model
 from teleworld.generation.pixels import frames_tensor, hint_from
 from teleworld.generation.streams import StreamTable
 from teleworld.generation.triton_repository import ERROR_MARK, STAGES, Tensors, weights_sha256
+from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.world.errors import CheckpointError, Internal, TeleWorldError
 
@@ -31,25 +32,28 @@ Step = Callable[[Mapping[str, Tensor], StreamState], Tensor]
 
 
 def vae_step(model: Model) -> Step:
-    """LATENT float32 [C, h, w], GUIDANCE uint8 [4 or 0, H, W, 3], MASK uint8 [4 or 0, H, W] -> PIXELS float32 [3, F, H, W]."""
+    """LATENT float32 [C, h, w], GUIDANCE uint8 [4 or 0, H, W, 3] -> PIXELS float32 [3, F, H, W]."""
 
     def step(tensors: Mapping[str, Tensor], state: StreamState) -> Tensor:
-        hint = None
-        if len(tensors[Tensors.MASK]):
-            hint = model.place_hint(hint_from(tensors[Tensors.GUIDANCE], tensors[Tensors.MASK]))
-        return model.vae.decode_chunk(model.place(tensors[Tensors.LATENT][None, :, None]), state, hint)[0].float()
+        latent = model.place(tensors[Tensors.LATENT][None, :, None])
+        return model.vae.decode_chunk(latent, state, _hint(model, tensors))[0].float()
 
     return step
 
 
 def super_resolution_step(model: Model) -> Step:
-    """PIXELS float32 [3, F, H, W] -> FRAMES uint8 [F, H', W', 3]."""
+    """PIXELS float32 [3, F, H, W], GUIDANCE as for `vae_step` -> FRAMES uint8 [F, H', W', 3]."""
 
     def step(tensors: Mapping[str, Tensor], state: StreamState) -> Tensor:
         pixels = model.place(tensors[Tensors.PIXELS][None])
-        return frames_tensor(model.super_resolution.upscale_chunk(pixels, state))
+        return frames_tensor(model.super_resolution.upscale_chunk(pixels, state, _hint(model, tensors)))
 
     return step
+
+
+def _hint(model: Model, tensors: Mapping[str, Tensor]) -> DecoderGuidance | None:
+    pictures = tensors[Tensors.GUIDANCE]
+    return model.place_hint(hint_from(pictures)) if len(pictures) else None
 
 
 class TritonPythonModel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from teleworld.memory.clearance import DEFAULT_BODY, Body, clearance
 from teleworld.memory.export import ply
 from teleworld.memory.fill import fill
 from teleworld.memory.fusion import DEFAULT_POLICY, FusionPolicy, Observation, fuse, view_cloud
+from teleworld.memory.motion import places
 from teleworld.memory.points import EMPTY_REVISION, Field
 from teleworld.memory.splat import DEFAULT_STYLE, Rendering, SplatStyle, render, splat
 from teleworld.memory.store import MemoryStore
@@ -31,7 +32,7 @@ MAX_IMAGE_SIDE = 4096
 
 @dataclass(frozen=True, eq=False)
 class GuidanceFrames:
-    """The memory from F cameras. pixels: uint8 [F, H, W, 3], holes filled smoothly. mask: uint8 [F, H, W], 0 hole or 255
+    """The memory from F cameras. pixels: uint8 [F, H, W, 3], holes filled. mask: uint8 [F, H, W], 0 hole or 255
     seen. depth: float32 [F, H, W] metres, 0 in holes. dynamic: bool [F, H, W], from points that moved when they were
     seen. seen: int32 [F, H, W], the global pixel frame in which the point was observed, -1 in holes."""
 
@@ -97,7 +98,7 @@ class Memory:
         height: int,
         own_view_only: bool = False,
     ) -> GuidanceFrames:
-        """Render a revision from F cameras and fill the holes.
+        """Render a revision from F cameras, those of the frames right behind its newest key frame, and fill the holes.
 
         own_view_only renders what the newest key frame alone shows, as a system without memory would.
         """
@@ -127,7 +128,8 @@ class Memory:
         """
         clouds = [self.store.load(world, revision).static]
         if frame is not None:
-            clouds.append(self.store.dynamic(world, frame).points)
+            moving = self.store.dynamic(world, frame).points
+            clouds.append(replace(moving, positions=places(moving, frame)))
         return ply(tuple(clouds))
 
     def fork(self, source: str, revision: int, target: str) -> None:

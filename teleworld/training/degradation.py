@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from teleworld.models.stream_vae.base import StreamVAE
+from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 
 _FRAMES = 4
 _PATCH = 8
@@ -25,30 +25,37 @@ _OPPONENT = _OPPONENT / _OPPONENT.norm(dim=1, keepdim=True)
 
 
 def degrade(
-    pixels: Tensor, random: np.random.Generator, vae: StreamVAE | None = None, vae_share: float = 0.5
+    pixels: Tensor,
+    random: np.random.Generator,
+    vae: StreamVAE | None = None,
+    vae_share: float = 0.5,
+    guidance: DecoderGuidance | None = None,
 ) -> Tensor:
     """Degrade each clip of the batch in its own way.
 
-    With a `vae`, clips take its round trip with probability `vae_share` (their first frame then stands for the
-    picture before the stream's first chunk). One clip in eight stays clean.
+    With a `vae`, clips take its round trip, beside the memory's `guidance`, with probability `vae_share` (their first
+    frame then stands for the picture before the stream's first chunk). One clip in eight stays clean.
     """
     clips = []
     for number in range(len(pixels)):
-        clip = pixels[number : number + 1]
+        one = slice(number, number + 1)
+        clip = pixels[one]
         if random.random() < 0.125:
             clips.append(clip)
         elif vae is not None and random.random() < vae_share:
-            clips.append(vae_round_trip(clip, vae))
+            hint = None if guidance is None else DecoderGuidance(guidance.pixels[one], guidance.mask[one])
+            clips.append(vae_round_trip(clip, vae, hint))
         else:
             clips.append(_photometric(patch_loss(clip, random), random))
     return torch.cat(clips)
 
 
-def vae_round_trip(pixels: Tensor, vae: StreamVAE) -> Tensor:
-    """Encode and decode F frames as the chunks after a still first frame."""
+def vae_round_trip(pixels: Tensor, vae: StreamVAE, guidance: DecoderGuidance | None = None) -> Tensor:
+    """Encode and decode F frames as the chunks after a still first frame, of which the memory shows nothing."""
     still = torch.cat([pixels[:, :, :1], pixels], dim=2)
+    hint = None if guidance is None else guidance.behind_still()
     with torch.no_grad():
-        return vae.decode(vae.encode(still))[:, :, 1:].clamp(-1, 1)
+        return vae.decode(vae.encode(still), hint)[:, :, 1:].clamp(-1, 1)
 
 
 def is_faithful(vae: StreamVAE, pixels: Tensor, least_db: float = 20.0) -> bool:

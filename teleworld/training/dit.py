@@ -1,12 +1,15 @@
 """Teacher-forced training of the diffusion transformer on groups of segments (paper 3.2; REFERENCE: MMPL).
 
 Each step draws one group (plan, first half or second half) and a noise level; clean context and guidance pass through the
-network as they do when it samples. The loss is on the clean latent, each channel weighted by the pixel variance that it
-carries, since the latents themselves are whitened.
+network as they do when it samples. A share of the halves is populated between key frames that the network planned itself
+(self-forcing), so that its own errors are no surprise. The loss is on the clean latent, each channel weighted by the pixel
+variance that it carries, since the latents themselves are whitened; what is made from noise alone must also pass a critic
+where the memory knows nothing (`teleworld/training/critic.py`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +24,26 @@ from teleworld.generation.pixels import coverage, to_pixels
 from teleworld.models.dit import DiT, DiTConfig, KVCache
 from teleworld.models.stream_vae.patch import PatchVAE
 from teleworld.models.text import TextEncoder
+from teleworld.training.critic import LatentCritic, critic_loss, mean_where
 from teleworld.training.loop import Run
+from teleworld.training.muon import MuonAdamW
 from teleworld.training.segments import SegmentSet
 from teleworld.world.timeline import ChainMode, Group, Timeline
 
+SAVE_EVERY_S = 180.0
+CRITIC_WARM_UP = 200
 GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
 
 
 @dataclass(frozen=True)
 class DiTTraining:
     """Settings of a run. shares: how often each of `GROUPS` is drawn. drop_guidance, drop_text: probabilities of training
-    without them. context_noise: largest sigma of noise left on clean context, so that errors of the loop are no surprise.
-    hole_weight: how much more a cell counts where the memory shows nothing, which is what the network is there for.
+    without them. context_noise: largest sigma of noise left on clean context. own_context: how often a half stands
+    between the network's own key frames, planned in one step, in place of the recorded ones.
+    from_noise: share of samples at noise level 1, where one-step sampling starts. hole_weight: of squared error there in
+    cells of which the memory shows nothing, unless recorded key frames around them tell what they hold. adversarial: weight of
+    the critic; judged: how much it counts in cells that the memory shows, for what it shows may be coarse; critic_rate: its
+    learning rate.
     sampling_steps: written into the checkpoint; a short training is sharpest in one step, more steps add uncorrelated noise."""
 
     minutes: float = 90.0
@@ -42,8 +53,13 @@ class DiTTraining:
     drop_guidance: float = 0.06
     drop_text: float = 0.1
     context_noise: float = 0.15
+    own_context: float = 0.3
     sigma_shift: float = 1.5
-    hole_weight: float = 3.0
+    from_noise: float = 0.6
+    hole_weight: float = 0.2
+    adversarial: float = 0.4
+    judged: float = 0.2
+    critic_rate: float = 5e-4
     sampling_steps: int = 1
     seed: int = 0
 
@@ -116,6 +132,15 @@ def predict_group(
     return dit.predict_clean(noisy, sigma, members, text, KVCache.joined(visible), guidance), clean
 
 
+@torch.no_grad()
+def with_own_plan(dit: DiT, batch: SegmentBatch, timeline: Timeline, noise: Tensor, context: Tensor) -> Tensor:
+    """`context` [B, C, N, h, w] with its planned latents as `dit` makes them from it in one step."""
+    planned, _ = predict_group(dit, batch, timeline, Group.PLAN, torch.ones(len(noise)), noise, context)
+    own = context.clone()
+    own[:, :, [index - 1 for index in timeline.members(Group.PLAN)]] = planned
+    return own
+
+
 def train_dit(
     folder: Path,
     reader: SegmentReader,
@@ -133,40 +158,70 @@ def train_dit(
     torch.manual_seed(settings.seed)
     timeline = Timeline.of(latents, ChainMode.T_C)
     dit = DiT(config)
-    run = Run(folder, dit, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
-    run.resume()
+    run = Run(
+        folder, dit, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes, save_every=math.inf
+    )
+    run.optimiser = MuonAdamW(dit.parameters(), settings.learning_rate)
+    weights = weights / weights.mean()
+    critic = LatentCritic(weights)
+    critics = Run(
+        folder / "critic",
+        critic,
+        learning_rate=settings.critic_rate,
+        total_seconds=run.total_seconds,
+        betas=(0.0, 0.99),
+        save_every=math.inf,
+    )
+    # The critic is written first: where there is a network there is its critic.
+    if run.resume():
+        critics.resume()
+    saved = run.seconds
     random = np.random.default_rng([settings.seed, run.step])
     generator = torch.Generator().manual_seed(settings.seed + run.step)
-    weights = (weights / weights.mean()).view(1, -1, 1, 1, 1)
-    totals = {"loss": 0.0, "guidance": 0.0}
+    weights = weights.view(1, -1, 1, 1, 1)
+    totals: dict[str, float] = {}
     while not run.finished:
         batch = reader.batch(settings.batch, random)
         batch = _drop(batch, settings, random)
         group = GROUPS[random.choice(3, p=settings.shares)]
         even = torch.rand(settings.batch, generator=generator)
         sigma = settings.sigma_shift * even / (1 + (settings.sigma_shift - 1) * even)
-        sigma[torch.rand(settings.batch, generator=generator) < 0.15] = 1.0
+        sigma[torch.rand(settings.batch, generator=generator) < settings.from_noise] = 1.0
         noise = torch.randn(batch.latents.shape, generator=generator)
         spoil = settings.context_noise * torch.rand(settings.batch, generator=generator).view(-1, 1, 1, 1, 1)
         context = batch.latents + spoil * torch.randn(batch.latents.shape, generator=generator)
+        invented = group is Group.PLAN
+        if not invented and random.random() < settings.own_context:
+            context, invented = with_own_plan(dit, batch, timeline, noise, context), True
         predicted, clean = predict_group(dit, batch, timeline, group, sigma, noise, context)
         hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
-        matters = weights * (1 + settings.hole_weight * (1 - hint[:, -1:]))
-        loss = (matters * (predicted - clean).square()).mean()
-        run.update(loss)
-        with torch.no_grad():
-            totals["guidance"] += float((matters * (hint[:, :-1] - clean).square()).mean())
-            totals["loss"] += float(loss.detach())
+        unknown, start = 1 - hint[:, -1:], (sigma == 1).view(-1, 1, 1, 1, 1) & invented
+        matters = weights * (1 - (1 - settings.hole_weight) * unknown * start)
+        error = (matters * (predicted - clean).square()).mean()
+        judged = (settings.judged + (1 - settings.judged) * unknown) * start
+        made = mean_where(critic.judge(predicted, unknown), judged)
+        trust = settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP)
+        run.update(error - trust * made)
+        criticism = critic_loss(critic, predicted, clean, unknown, judged)
+        critics.seconds = run.seconds
+        critics.update(criticism)
+        guided = (matters * (hint[:, :-1] - clean).square()).mean()
+        figures = {"guidance": guided, "error": error, "made": made, "critic": criticism}
+        for name, value in figures.items():
+            totals[name] = totals.get(name, 0.0) + float(value.detach()) / 100
         if run.step % 100 == 0:
-            run.log(**{name: value / 100 for name, value in totals.items()})
-            totals = dict.fromkeys(totals, 0.0)
+            run.log(**totals)
+            totals = {}
             refresh(reader)
+        if run.seconds - saved > SAVE_EVERY_S or run.finished:
+            critics.save()
+            run.save()
+            saved = run.seconds
         if run.step % every == 0 or run.finished:
             averaged = DiT(config)
             averaged.load_state_dict(run.average)
             run.log(**evaluate(averaged.eval()))
             save_network(export, "dit", averaged, sampling=Sampling(settings.sampling_steps), step=str(run.step))
-    run.save()
 
 
 def _drop(batch: SegmentBatch, settings: DiTTraining, random: np.random.Generator) -> SegmentBatch:

@@ -2,7 +2,8 @@
 
 One call trains one network from recordings on disk until its minutes are spent, resuming what the run's folder holds.
 The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder. Segments beside simulated memory
-guidance, which `vae` and `dit` learn from, are made on first use next to the recordings and kept.
+guidance, which all but `geometry` learn from, are made on first use next to the recordings and kept; train `geometry` first, and
+they also show the errors of its depth.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ import torch
 from numpy.typing import NDArray
 
 from teleworld.generation.model import Model
+from teleworld.generation.pixels import hint_from, to_pixels
+from teleworld.generation.reconstructor import Reconstructor
+from teleworld.memory.memory import Memory
+from teleworld.memory.store import LocalMemoryStore
 from teleworld.models.dit import NANO, DiT
 from teleworld.models.geometry import GeometryNetwork
 from teleworld.models.stream_vae import StreamVAE
-from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig
 from teleworld.models.text import TextEncoder
 from teleworld.training.dataset import Episode, load_split
 from teleworld.training.degradation import patch_loss, vae_round_trip
-from teleworld.training.dit import DiTTraining, SegmentReader, predict_group, train_dit
+from teleworld.training.dit import GROUPS, DiTTraining, SegmentReader, predict_group, train_dit
 from teleworld.training.dmd import Distillation, distil
 from teleworld.training.geometry import GeometryTraining, evaluate_geometry, train_geometry
-from teleworld.training.segments import SegmentSet, build, load_sets
+from teleworld.training.segments import Measure, SegmentSet, build, load_sets
 from teleworld.training.super_resolution import SuperResolutionTraining, measure, train_super_resolution
 from teleworld.training.vae import VAETraining, psnr, train_vae
 from teleworld.world.errors import CheckpointError, InvalidInput, NotFound
 from teleworld.world.spec import spec_of
-from teleworld.world.timeline import ChainMode, Group, Timeline
+from teleworld.world.timeline import ChainMode, Timeline
 
 TRAIN, HELD_OUT, UNSEEN = "train", "E", "U"
 STRIDES = {TRAIN: 12, HELD_OUT: 24}
@@ -67,7 +71,7 @@ def train(network: str, job: Job, said: Callable[[str], None] = lambda line: Non
 
 
 def _train_vae(job: Job, said: Callable[[str], None]) -> None:
-    settings = VAETraining(minutes=job.minutes, seed=job.seed, batch=4, texture=0.15)
+    settings = VAETraining(minutes=job.minutes, seed=job.seed, batch=4)
     episodes, sets = load_split(job.recordings, TRAIN), _segments(job, TRAIN, said)
     held_out = _segments(job, HELD_OUT, said)
 
@@ -119,6 +123,7 @@ def _train_geometry(job: Job, said: Callable[[str], None]) -> None:
 
 def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
     settings = SuperResolutionTraining(minutes=job.minutes, seed=job.seed)
+    held_out = _segments(job, HELD_OUT, said)
 
     def codec() -> StreamVAE | None:
         try:
@@ -129,14 +134,14 @@ def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
 
     def evaluate(network: SuperResolution, vae: StreamVAE | None) -> dict[str, float]:
         random = np.random.default_rng(job.seed)
-        spoil = (lambda low: vae_round_trip(low, vae)) if vae else (lambda low: patch_loss(low, random))
-        return _per_split(job, lambda episodes: measure(network, episodes, spoil))
+        spoil = (lambda low, hint: vae_round_trip(low, vae, hint)) if vae else (lambda low, _: patch_loss(low, random))
+        return measure(network, held_out, spoil)
 
     train_super_resolution(
         job.run,
-        lambda: load_split(job.recordings, TRAIN),
+        lambda: _segments(job, TRAIN, said),
         settings,
-        SuperResolutionConfig(),
+        SuperResolutionConfig(guided=True),
         job.export / "super_resolution.safetensors",
         vae=codec,
         evaluate=evaluate,
@@ -179,9 +184,7 @@ def measure_vae(vae: PatchVAE, sets: Sequence[SegmentSet], windows: int = 12) ->
     for _ in range(windows):
         one = sets[int(random.integers(len(sets)))]
         window = one.decoder_window(int(random.integers(len(one))), int(random.integers(4)), 2)
-        pictures, guidance, mask = (torch.from_numpy(np.ascontiguousarray(part)).float() for part in window)
-        pixels = pictures.permute(3, 0, 1, 2)[None] / 127.5 - 1
-        hint = DecoderGuidance(guidance.permute(3, 0, 1, 2)[None] / 127.5 - 1, mask[None, None] / 255)
+        pixels, hint = to_pixels(window[0]), hint_from(torch.from_numpy(window[1][1:])).behind_still()
         latents = vae.encode(pixels)
         truth = pixels[:, :, 1:]
         decoded = (vae.decode(latents, hint)[:, :, 1:], vae.decode(latents)[:, :, 1:], vae.unproject(latents)[:, :, 4:])
@@ -190,16 +193,25 @@ def measure_vae(vae: PatchVAE, sets: Sequence[SegmentSet], windows: int = 12) ->
 
 
 @torch.inference_mode()
-def measure_dit(dit: DiT, reader: SegmentReader, vae: PatchVAE, latents: int, rows: int = 16) -> dict[str, float]:
-    """Mean PSNR in dB, in the linear codec's pixels, of key frames planned in one step, and of the guidance they had."""
-    timeline = Timeline.of(latents, ChainMode.T_C)
-    listed = [(one, row) for one in reader.sets for row in range(0, len(one), 4)][:rows]
-    batch = reader.rows(listed)
+def measure_dit(dit: DiT, reader: SegmentReader, vae: PatchVAE, latents: int, rows: int = 48) -> dict[str, float]:
+    """PSNR in dB, in the linear codec's pixels, of each group made in one step from recorded context, and of its guidance;
+    `holes`: of the cells that the memory does not know."""
+    timeline, random = Timeline.of(latents, ChainMode.T_C), np.random.default_rng(7)
+    picked = [reader.sets[int(random.integers(len(reader.sets)))] for _ in range(rows)]
+    batch = reader.rows([(one, int(random.integers(len(one)))) for one in picked])
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
-    predicted, clean = predict_group(dit, batch, timeline, Group.PLAN, torch.ones(len(listed)), noise, batch.latents)
-    hint = batch.guidance[:, :-1, [index - 2 for index in timeline.members(Group.PLAN)]]
-    truth = vae.unproject(clean)
-    return {"planned": psnr(vae.unproject(predicted), truth), "guidance": psnr(vae.unproject(hint), truth)}
+    figures = {}
+    for group in GROUPS:
+        predicted, clean = predict_group(dit, batch, timeline, group, torch.ones(rows), noise, batch.latents)
+        hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
+        truth = vae.unproject(clean)
+        unknown = (hint[:, -1:] < 0.5).repeat_interleave(vae.frames, dim=2)
+        unknown = unknown.repeat_interleave(vae.spatial_stride, dim=3).repeat_interleave(vae.spatial_stride, dim=4)
+        holes, name = unknown.expand_as(truth), group.name.lower()
+        for suffix, picture in (("", vae.unproject(predicted)), ("_guidance", vae.unproject(hint[:, :-1]))):
+            figures[f"{name}{suffix}"] = psnr(picture, truth)
+            figures[f"{name}_holes{suffix}"] = psnr(picture[holes], truth[holes])
+    return figures
 
 
 def _vae(job: Job) -> PatchVAE:
@@ -210,11 +222,22 @@ def _vae(job: Job) -> PatchVAE:
 
 
 def _segments(job: Job, split: str, said: Callable[[str], None]) -> list[SegmentSet]:
-    episodes, root = load_split(job.recordings, split), job.recordings / "segments" / split
+    """Segments whose memory was made from recorded depth, and, once there is a geometry network, others from its own."""
+    episodes, root = load_split(job.recordings, split), job.recordings / "segments"
+    sets = _made(episodes, root / split, STRIDES[split], None, said)
+    if (job.export / "geometry.safetensors").exists():
+        reconstructor = Reconstructor(Model(spec_of(job.model), job.export), Memory(LocalMemoryStore()))
+        sets += _made(episodes, root / f"{split}-measured", 2 * STRIDES[split], reconstructor.measure, said)
+    return sets
+
+
+def _made(
+    episodes: Sequence[Episode], root: Path, stride: int, measure: Measure | None, said: Callable[[str], None]
+) -> list[SegmentSet]:
     missing = [episode for episode in episodes if not (root / episode.folder.name).exists()]
     for number, episode in enumerate(missing):
-        said(f"guidance for {split} episode {number + 1} of {len(missing)}")
-        build([episode], root, stride=STRIDES[split])
+        said(f"guidance in {root.name}: episode {number + 1} of {len(missing)}")
+        build([episode], root, stride=stride, measure=measure)
     return load_sets(episodes, root)
 
 

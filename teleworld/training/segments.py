@@ -1,18 +1,20 @@
 """Training samples for planner, populator and decoder: a segment of a recording beside what the memory would render for it.
 
-For each segment the 4D memory is built from earlier key frames of the walk (with the errors that the real loop has: noisy
-depth, missed movers, soft pictures) and rendered at the recorded cameras. Made once, read by all trainings.
+For each segment the 4D memory is built from earlier key frames of the walk and rendered at the recorded cameras. Their depth
+is the recorded one with the errors that the real loop has (noisy depth, missed movers, soft pictures), or what a trained
+geometry network measures beside the memory that it made so far. Made once, read by all trainings.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from teleworld.memory.fill import fill
@@ -20,6 +22,7 @@ from teleworld.memory.fusion import Observation, fuse
 from teleworld.memory.points import Field
 from teleworld.memory.splat import render
 from teleworld.training.dataset import Episode
+from teleworld.world.camera import CameraPath
 
 FRAMES = 20
 
@@ -83,10 +86,14 @@ class SegmentSet:
         )
 
 
+Measure = Callable[[Field, NDArray[np.uint8], CameraPath, tuple[int, ...]], Observation]
+"""Sees key frames beside a memory: `Reconstructor.measure`."""
+
+
 def simulate(
-    episode: Episode, start: int, random: np.random.Generator, corruption: Corruption
+    episode: Episode, start: int, random: np.random.Generator, corruption: Corruption, measure: Measure | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Guidance uint8 [20, H, W, 3] and mask uint8 [20, H, W] for the frames behind `start`."""
+    """Guidance uint8 [20, H, W, 3] and mask uint8 [20, H, W] for the frames behind `start`; depth is recorded or measured."""
     spacing = int(random.integers(6, 13))
     recent = [start - spacing * number for number in range(int(random.integers(0, 6)), 0, -1)]
     elsewhere: list[int] = []
@@ -97,30 +104,44 @@ def simulate(
     field = Field()
     for first in range(0, len(keys), 2):
         frames = np.array(keys[first : first + 2])
-        depth, moving = episode.depth(frames), episode.dynamic(frames)
         pictures = np.array(episode.rgb[frames])
-        if not clean:
-            depth = depth * _depth_error(depth.shape, random, corruption)
-            if random.random() < corruption.soften:
-                pictures = _soften(pictures)
-            if random.random() < corruption.miss_movers:
-                moving = np.zeros_like(moving)
-        seen = Observation(
-            pictures,
-            depth,
-            (depth > 0).astype(np.float32),
-            moving,
-            episode.cameras[frames],
-            tuple(int(f) for f in frames),
-        )
+        if not clean and random.random() < corruption.soften:
+            pictures = _soften(pictures)
+        if measure is None:
+            seen = _recorded(
+                episode, frames, pictures, random, Corruption(0, 0, miss_movers=0) if clean else corruption
+            )
+        else:
+            seen = measure(field, pictures, episode.cameras[frames], tuple(frames.tolist()))
         field = fuse(field, seen)[1]
     height, width = episode.rgb.shape[1:3]
     view = render(field, episode.cameras[slice(start + 1, start + 1 + FRAMES)], width, height)
     return fill(view.rgb, view.mask), view.mask
 
 
+def _recorded(
+    episode: Episode,
+    frames: NDArray[np.int64],
+    pictures: NDArray[np.uint8],
+    random: np.random.Generator,
+    corruption: Corruption,
+) -> Observation:
+    depth, moving = episode.depth(frames), episode.dynamic(frames)
+    depth = depth * _depth_error(depth.shape, random, corruption)
+    if random.random() < corruption.miss_movers:
+        moving = np.zeros_like(moving)
+    known = (depth > 0).astype(np.float32)
+    return Observation(pictures, depth, known, moving, episode.cameras[frames], tuple(frames.tolist()))
+
+
 def build(
-    episodes: Sequence[Episode], root: Path, *, stride: int = 10, seed: int = 0, corruption: Corruption = Corruption()
+    episodes: Sequence[Episode],
+    root: Path,
+    *,
+    stride: int = 10,
+    seed: int = 0,
+    corruption: Corruption = Corruption(),
+    measure: Measure | None = None,
 ) -> int:
     """Make the segments of every episode that has none yet under `root`; returns how many were made."""
     made = 0
@@ -130,7 +151,8 @@ def build(
             continue
         random = np.random.default_rng([seed, episode.manifest.seed, len(episode)])
         starts = np.arange(int(random.integers(0, stride)), len(episode) - FRAMES, stride)
-        results = [simulate(episode, int(start), random, corruption) for start in starts]
+        with torch.inference_mode():
+            results = [simulate(episode, int(start), random, corruption, measure) for start in starts]
         temporary = root / f".{episode.folder.name}.{os.getpid()}"
         temporary.mkdir(parents=True, exist_ok=True)
         np.save(temporary / "starts.npy", starts)

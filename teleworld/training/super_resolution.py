@@ -1,4 +1,5 @@
-"""Training of the streaming super-resolution: degraded clips in, the recorded high-resolution frames as target.
+"""Training of the streaming super-resolution: degraded clips beside the memory's guidance in, the recorded high-resolution
+frames as target.
 
 Squared or absolute error alone teaches a small network to blur. Three terms work against that: differences of
 neighbouring pixels in space and time, the local energy of those differences (texture of the right strength even where
@@ -10,20 +11,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from teleworld.models.stream_vae.base import StreamVAE
+from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, save_super_resolution
-from teleworld.training.dataset import Episode
 from teleworld.training.degradation import degrade, is_faithful
 from teleworld.training.loop import Run
+from teleworld.training.segments import FRAMES, SegmentSet
+from teleworld.training.vae import psnr
 
 _GRID = 8
 
@@ -34,7 +37,8 @@ class SuperResolutionTraining:
 
     minutes: wall time in all, over resumptions. batch, frames, crop: clips of a step, their frames (a multiple of 4)
     and low-resolution size (height, width). edges, texture, adversarial: weights of the loss terms beside the plain
-    distance. critic_from: share of the run after which the critic takes part. evaluate_every: seconds.
+    distance. critic_from: share of the run after which the critic takes part. unguided: share of steps that see nothing
+    of the memory. evaluate_every: seconds.
     """
 
     minutes: float = 60.0
@@ -46,7 +50,8 @@ class SuperResolutionTraining:
     texture: float = 0.3
     adversarial: float = 0.05
     critic_from: float = 0.1
-    vae_share: float = 0.5
+    vae_share: float = 0.7
+    unguided: float = 0.25
     evaluate_every: float = 480.0
     seed: int = 0
 
@@ -102,21 +107,46 @@ def _energy(difference: Tensor) -> Tensor:
     return functional.avg_pool3d(difference.abs(), (1, 8, 8), (1, 4, 4))
 
 
-def draw_clips(episodes: Sequence[Episode], settings: SuperResolutionTraining, random: np.random.Generator) -> Tensor:
-    """High-resolution clips [B, 3, F, 2 * crop] in [-1, 1], cut on the codec's grid, half of them mirrored."""
-    clips: list[np.ndarray] = []
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """high [B, 3, F, 2 * H, 2 * W] in [-1, 1]: recorded; guidance: what the memory shows of the same frames, at [H, W]."""
+
+    high: Tensor
+    guidance: DecoderGuidance
+
+
+def draw_clips(sets: Sequence[SegmentSet], settings: SuperResolutionTraining, random: np.random.Generator) -> Clips:
+    """Clips cut on the codec's grid, half of them mirrored."""
     height, width = settings.crop
-    while len(clips) < settings.batch:
-        episode = episodes[int(random.integers(len(episodes)))]
-        if len(episode) < settings.frames:
-            continue
-        start = random.integers(len(episode) - settings.frames + 1)
-        rows, columns = (side // 2 for side in episode.rgb_high.shape[1:3])
-        y = 2 * _GRID * random.integers((rows - height) // _GRID + 1)
-        x = 2 * _GRID * random.integers((columns - width) // _GRID + 1)
-        clip = episode.rgb_high[start : start + settings.frames, y : y + 2 * height, x : x + 2 * width]
-        clips.append(clip[:, :, ::-1] if random.random() < 0.5 else clip)
-    return as_pixels(np.stack(clips))
+    drawn = []
+    for _ in range(settings.batch):
+        one = sets[int(random.integers(len(sets)))]
+        high, guidance = draw_window(one, settings.frames, random)
+        y = _GRID * random.integers((guidance.shape[1] - height) // _GRID + 1)
+        x = _GRID * random.integers((guidance.shape[2] - width) // _GRID + 1)
+        turn = slice(None, None, -1) if random.random() < 0.5 else slice(None)
+        cut, cut_high = (
+            (slice(None), slice(by * y, by * (y + height)), slice(by * x, by * (x + width))) for by in (1, 2)
+        )
+        drawn.append((high[cut_high][:, :, turn], guidance[cut][:, :, turn]))
+    return as_clips(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def draw_window(
+    one: SegmentSet, frames: int, random: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """`frames` (a multiple of 4) of a random segment: (pictures [F, 2 * H, 2 * W, 3], guidance [F, H, W, 3])."""
+    row = int(random.integers(len(one)))
+    chunk = int(random.integers((FRAMES - frames) // 4 + 1))
+    start = int(one.starts[row]) + 4 * chunk + 1
+    guidance = one.guidance[row, 4 * chunk : 4 * chunk + frames]
+    return np.array(one.episode.rgb_high[start : start + frames]), np.array(guidance)
+
+
+def as_clips(high: NDArray[np.uint8], guidance: NDArray[np.uint8]) -> Clips:
+    """From uint8 arrays [B, F, H, W, 3]."""
+    hint = as_pixels(guidance)
+    return Clips(as_pixels(high), DecoderGuidance(hint, torch.ones_like(hint[:, :1])))
 
 
 def as_pixels(frames: np.ndarray) -> Tensor:
@@ -131,7 +161,7 @@ def halve(pixels: Tensor) -> Tensor:
 
 def train_super_resolution(
     folder: Path,
-    episodes: Callable[[], Sequence[Episode]],
+    segments: Callable[[], Sequence[SegmentSet]],
     settings: SuperResolutionTraining,
     config: SuperResolutionConfig,
     export: Path,
@@ -141,7 +171,7 @@ def train_super_resolution(
 ) -> SuperResolution:
     """Train until the time is spent, resuming what `folder` holds; the averaged network is returned.
 
-    `episodes` and `vae` are asked at the start and at each evaluation, because recordings grow and codecs improve
+    `segments` and `vae` are asked at the start and at each evaluation, because recordings grow and codecs improve
     while this runs; a codec that does not show a clip faithfully is not used. Averaged weights are written to `export`
     then, and at the end.
     """
@@ -150,14 +180,18 @@ def train_super_resolution(
     run = Run(folder, pair, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
     run.resume()
     random = np.random.default_rng([settings.seed, run.step])
-    recordings = episodes()
+    recordings = segments()
     codec = _usable(vae(), recordings, settings)
     evaluated = run.seconds
     totals: dict[str, float] = {}
     while not run.finished:
-        target = draw_clips(recordings, settings, random)
-        low = degrade(halve(target), random, codec, settings.vae_share)
-        loss, figures = step_loss(pair, low, target, settings, run.seconds >= settings.critic_from * run.total_seconds)
+        clips = draw_clips(recordings, settings, random)
+        hint = clips.guidance
+        if random.random() < settings.unguided:
+            hint = DecoderGuidance(hint.pixels, torch.zeros_like(hint.mask))
+        low = degrade(halve(clips.high), random, codec, settings.vae_share, hint)
+        adversarial = run.seconds >= settings.critic_from * run.total_seconds
+        loss, figures = step_loss(pair, low, replace(clips, guidance=hint), settings, adversarial)
         run.update(loss, clip=1.0)
         for name, value in figures.items():
             totals[name] = totals.get(name, 0.0) + value / 100
@@ -166,7 +200,7 @@ def train_super_resolution(
             totals = {}
         if run.seconds - evaluated > settings.evaluate_every:
             evaluated = run.seconds
-            recordings = episodes()
+            recordings = segments()
             codec = _usable(vae(), recordings, settings)
             _export(run, config, codec, export, evaluate)
     run.save()
@@ -174,10 +208,10 @@ def train_super_resolution(
 
 
 def step_loss(
-    pair: Adversaries, low: Tensor, target: Tensor, settings: SuperResolutionTraining, adversarial: bool
+    pair: Adversaries, low: Tensor, clips: Clips, settings: SuperResolutionTraining, adversarial: bool
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of one step for network and critic together, and its parts as numbers."""
-    out = pair.network.upscale(low)
+    out, target = pair.network.upscale(low, clips.guidance), clips.high
     loss = reconstruction_loss(out, target, settings.edges, settings.texture)
     figures = {"loss": loss.item()}
     if adversarial:
@@ -199,8 +233,10 @@ def averaged_network(run: Run, config: SuperResolutionConfig) -> SuperResolution
     return network.eval()
 
 
-def _usable(vae: StreamVAE | None, episodes: Sequence[Episode], settings: SuperResolutionTraining) -> StreamVAE | None:
-    clips = halve(draw_clips(episodes, settings, np.random.default_rng(settings.seed)))
+def _usable(
+    vae: StreamVAE | None, segments: Sequence[SegmentSet], settings: SuperResolutionTraining
+) -> StreamVAE | None:
+    clips = halve(draw_clips(segments, settings, np.random.default_rng(settings.seed)).high)
     return vae if vae is not None and is_faithful(vae, clips) else None
 
 
@@ -222,31 +258,35 @@ def _export(
 
 def measure(
     network: SuperResolution,
-    episodes: Sequence[Episode],
-    spoil: Callable[[Tensor], Tensor],
+    segments: Sequence[SegmentSet],
+    spoil: Callable[[Tensor, DecoderGuidance], Tensor],
     *,
     windows: int = 12,
     frames: int = 8,
     seed: int = 5,
 ) -> dict[str, float]:
-    """Compare with bicubic enlargement on whole frames of `episodes`, low resolution passed through `spoil`.
+    """Compare with bicubic enlargement on whole frames of `segments`, low resolution passed through `spoil`.
 
-    psnr, psnr_bicubic: in dB of pixels in [-1, 1]. sharpness, sharpness_bicubic: gradient energy over the target's.
+    psnr, psnr_unguided, psnr_bicubic: in dB of pixels in [-1, 1]; unguided: the network without the memory. sharpness and
+    so on: gradient energy over the target's.
     """
     random = np.random.default_rng(seed)
-    sums = dict.fromkeys(("psnr", "psnr_bicubic", "sharpness", "sharpness_bicubic"), 0.0)
+    sums: dict[str, float] = {}
     with torch.inference_mode():
         for _ in range(windows):
-            episode = episodes[int(random.integers(len(episodes)))]
-            start = random.integers(len(episode) - frames + 1)
-            target = as_pixels(episode.rgb_high[start : start + frames][None])
-            low = spoil(halve(target))
+            one = segments[int(random.integers(len(segments)))]
+            clips = as_clips(*(part[None] for part in draw_window(one, frames, random)))
+            target, low = clips.high, spoil(halve(clips.high), clips.guidance)
             cubic = functional.interpolate(low[0].transpose(0, 1), scale_factor=network.scale, mode="bicubic")
-            cubic = cubic.transpose(0, 1)[None].clamp(-1, 1)
-            for name, picture in (("", network.upscale(low)), ("_bicubic", cubic)):
-                error = functional.mse_loss(picture, target).item()
-                sums[f"psnr{name}"] += 10 * np.log10(4 / error) / windows
-                sums[f"sharpness{name}"] += _sharpness(picture, target) / windows
+            shown = {
+                "": network.upscale(low, clips.guidance),
+                "_unguided": network.upscale(low),
+                "_bicubic": cubic.transpose(0, 1)[None].clamp(-1, 1),
+            }
+            for name, picture in shown.items():
+                figures = {"psnr": psnr(picture, target), "sharpness": _sharpness(picture, target)}
+                for figure, value in figures.items():
+                    sums[f"{figure}{name}"] = sums.get(f"{figure}{name}", 0.0) + value / windows
     return sums
 
 

@@ -16,19 +16,22 @@ from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.training.dataset import Episode
 from teleworld.training.loop import Run
+from teleworld.training.muon import MuonAdamW
 
 
 @dataclass(frozen=True)
 class VAETraining:
-    """Settings of a run. chunks: four-frame chunks of a sample behind its still first frame. crop: (height, width)."""
+    """Settings of a run. chunks: four-frame chunks of a sample behind its still first frame. crop: (height, width).
+    guided: how often the memory's picture is there. texture, energy: see `decoder_loss`."""
 
     minutes: float = 60.0
     batch: int = 3
     chunks: int = 2
     crop: tuple[int, int] = (64, 96)
-    learning_rate: float = 1.5e-3
-    guided: float = 0.75
-    texture: float = 0.1
+    learning_rate: float = 2e-3
+    guided: float = 0.6
+    texture: float = 0.2
+    energy: float = 1.2
     seed: int = 0
 
 
@@ -60,11 +63,19 @@ Windows = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarr
 """Draws (frames uint8 [F, H, W, 3], guidance uint8 [F, H, W, 3], mask uint8 [F, H, W]), F = 1 + 4 * chunks."""
 
 
-def decoder_loss(out: Tensor, target: Tensor, texture: float) -> Tensor:
-    """Charbonnier distance plus a term on image gradients, which squared error alone would blur."""
-    loss = ((out - target).square() + 1e-4).sqrt().mean()
+def decoder_loss(out: Tensor, target: Tensor, covered: Tensor, texture: float, energy: float) -> Tensor:
+    """Squared error of pictures [B, 3, F, H, W], and what squared error alone would blur.
+
+    `texture` weighs the error of image gradients; `energy` that of their size in 8x8 pixels, whatever its place, where
+    the memory shows something (`covered` [B, 1, F, H, W], 0 to 1): there its detail can be taken in place of none.
+    """
+    loss = 20 * (out - target).square().mean()
     for axis in (-1, -2):
-        loss = loss + texture * (out.diff(dim=axis) - target.diff(dim=axis)).abs().mean()
+        made, true = out.diff(dim=axis), target.diff(dim=axis)
+        loss = loss + texture * (made - true).abs().mean()
+        share = F.avg_pool3d(covered.narrow(axis, 0, made.shape[axis]), (1, 8, 8))
+        missing = F.avg_pool3d(made.abs(), (1, 8, 8)) - F.avg_pool3d(true.abs(), (1, 8, 8))
+        loss = loss + energy * (share * missing.abs()).mean()
     return loss
 
 
@@ -82,7 +93,8 @@ def train_vae(
     """Train until the time is spent; resumes. Writes averaged weights to `export` at each evaluation."""
     torch.manual_seed(settings.seed)
     vae = _network(config)
-    run = Run(folder, vae, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
+    run = Run(folder, vae, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes, decay=0.995)
+    run.optimiser = MuonAdamW([p for p in vae.parameters() if p.requires_grad], settings.learning_rate)
     if not run.resume():
         run.log(variance_kept=fit_basis(vae, episodes))
         run.average = {name: value.detach().clone() for name, value in vae.state_dict().items()}
@@ -93,9 +105,12 @@ def train_vae(
         pixels = frames.float() / 127.5 - 1
         latents = vae.encode(pixels)
         guided = torch.from_numpy(random.random(len(frames)) < settings.guided).view(-1, 1, 1, 1, 1)
-        hint = DecoderGuidance(guidance.float() / 127.5 - 1, (mask.float() / 255) * guided)
-        loss = decoder_loss(vae.decode(latents, hint), pixels, settings.texture)
-        run.update(loss, clip=0.5)
+        shown = guided * torch.ones_like(mask)
+        shown[:, :, 0] = 0
+        hint = DecoderGuidance(guidance.float() / 127.5 - 1, shown.float())
+        covered = shown * mask.float() / 255
+        loss = decoder_loss(vae.decode(latents, hint), pixels, covered, settings.texture, settings.energy)
+        run.update(loss)
         total += float(loss.detach())
         if run.step % 100 == 0:
             run.log(loss=total / 100)

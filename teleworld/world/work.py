@@ -50,7 +50,7 @@ class Prompt:
 class Guidance:
     """The memory as seen from the commanded poses, for the latents `indices` of one segment (n of them, ascending).
 
-    pixels: uint8 [n*4, H, W, 3], holes filled smoothly. mask: uint8 [n*4, H, W]: 0 hole, 255 seen.
+    pixels: uint8 [n*4, H, W, 3], holes filled by reflection. mask: uint8 [n*4, H, W]: 0 hole, 255 seen.
     latents: float32 [n, C, h, w], the encoded pixels. coverage: float32 [n, h, w], the share of seen pixels a latent cell.
     For those who denoise, latents and coverage say all; they are sent none of the pictures: pixels and mask of 0 frames.
     """

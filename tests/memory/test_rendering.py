@@ -109,14 +109,28 @@ def test_an_empty_field_is_all_hole() -> None:
     assert (fill(seen.rgb, seen.mask) == 128).all()
 
 
-def test_filling_keeps_what_is_known_and_is_smooth_elsewhere() -> None:
-    ramp = np.broadcast_to(np.arange(0, 160, dtype=np.uint8)[None, None, :, None], (1, 96, 160, 3)).copy()
-    mask = np.full((1, 96, 160), 255, np.uint8)
-    mask[:, 30:60, 60:100] = 0
-    filled = fill(np.where(mask[..., None] > 0, ramp, 0).astype(np.uint8), mask)
-    assert (filled[mask > 0] == ramp[mask > 0]).all()
-    assert np.abs(filled.astype(int) - ramp).max() < 25
-    assert np.abs(np.diff(filled[0].astype(int), axis=1)).max() <= 12
+def test_what_is_unknown_is_the_reflection_of_what_is_known() -> None:
+    """A texture known up to column 100 goes on behind it as in a mirror, whatever stray points are known beyond."""
+    texture = np.random.default_rng(0).integers(0, 255, (2, 96, 160, 3)).astype(np.uint8)
+    mask = np.full((2, 96, 160), 255, np.uint8)
+    mask[0, :, 100:] = 0
+    mask[0, 40, 150] = 255
+    mask[1] = 0
+    filled = fill(np.where(mask[..., None] > 0, texture, 0).astype(np.uint8), mask)
+    assert (filled[mask > 0] == texture[mask > 0]).all()
+    mirrored = texture[0, :, 98 - np.arange(60)]
+    wrong = (filled[0, :, 100:] != mirrored.transpose(1, 0, 2)).any(axis=-1)
+    assert wrong.sum() == 1 and wrong[40, 50]
+    assert (filled[1] == filled[0, :, ::-1]).all()
+
+
+def test_what_lies_behind_a_hole_is_taken_from_nearer_its_edge_where_the_reflection_is_unknown() -> None:
+    mask = np.zeros((1, 96, 160), np.uint8)
+    mask[:, 30:60, 70:100] = 255
+    seen = np.where(mask[..., None] > 0, np.arange(160)[:, None] * np.ones(3), 0).astype(np.uint8)
+    filled = fill(seen, mask)[0, 45, :, 0]
+    assert filled.min() == 70 and filled.max() == 99
+    assert (filled[100:129] == 198 - np.arange(100, 129)).all() and (filled[130:] < 99).all()
 
 
 def test_speed_is_reported(two_views: Field, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from teleworld.models.stream_vae.base import DecoderGuidance
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, load_super_resolution
 from teleworld.training.dataset import Episode
 from teleworld.training.degradation import cosine_basis, degrade, is_faithful, patch_loss
-from teleworld.training.recording.episode import EpisodeArrays
-from teleworld.training.recording.manifest import Manifest, write_episode
+from teleworld.training.segments import SegmentSet, build, load_sets
 from teleworld.training.super_resolution import (
     Adversaries,
+    Clips,
     SuperResolutionTraining,
     as_pixels,
     draw_clips,
@@ -33,26 +34,10 @@ SETTINGS = SuperResolutionTraining(minutes=0.01, batch=2, frames=4, crop=(32, 32
 
 
 @pytest.fixture(scope="module")
-def episode(tmp_path_factory: pytest.TempPathFactory) -> Episode:
-    """A checked wall that slides by: fine enough to lose detail, plain enough to be learnt in seconds."""
-    frames = 12
-    y, x = np.mgrid[:192, :320]
-    high = np.stack(
-        [np.stack([(((x + 2 * t) // 5 + y // 7) % 2) * 200, (x + t) % 256, y], axis=-1) for t in range(frames)]
-    ).astype(np.uint8)
-    arrays = EpisodeArrays(
-        rgb192=high,
-        rgb96=high.reshape(frames, 96, 2, 160, 2, 3).mean((2, 4)).astype(np.uint8),
-        depth=np.ones((frames, 96, 160), np.float16),
-        dynamic=np.zeros((frames, 96, 20), np.uint8),
-        camera_to_world=np.tile(np.eye(4), (frames, 1, 1)),
-        intrinsics=np.tile(np.float32([66.67, 80, 80, 48]), (frames, 1)),
-        keys=np.zeros(frames, np.uint8),
-        captions=("A wall.",),
-    )
-    folder = tmp_path_factory.mktemp("data") / "train" / "MAP01_0"
-    write_episode(folder, arrays, Manifest("MAP01", 0, "train", frames, "none", "", "", 0.0, frames, arrays.captions))
-    return Episode(folder)
+def segments(wall: Episode, tmp_path_factory: pytest.TempPathFactory) -> list[SegmentSet]:
+    root = tmp_path_factory.mktemp("segments")
+    build([wall], root, stride=2)
+    return load_sets([wall], root)
 
 
 def clips(batch: int = 2) -> Tensor:
@@ -91,25 +76,28 @@ def test_a_codec_that_lost_its_way_is_recognised() -> None:
     assert not is_faithful(vae, pixels)
 
 
-def test_clips_lie_on_the_codec_grid(episode: Episode) -> None:
-    target = draw_clips([episode], SETTINGS, np.random.default_rng(0))
-    assert target.shape == (2, 3, 4, 64, 64)
-    stored = as_pixels(episode.rgb[None])
-    low = halve(target[:1])
-    close = [
-        float((cut - kind).abs().max())
-        for kind in (low, low.flip(-1))
-        for start in range(9)
+def test_clips_lie_on_the_codec_grid_beside_their_guidance(segments: list[SegmentSet]) -> None:
+    drawn = draw_clips(segments, SETTINGS, np.random.default_rng(0))
+    assert drawn.high.shape == (2, 3, 4, 64, 64)
+    one = segments[0]
+    clip, hint = halve(drawn.high[:1]), drawn.guidance.pixels[:1]
+    places = [
+        float((clip - as_pixels(one.episode.rgb[None, frames, rows, columns][:, :, :, ::turn])).abs().max())
+        + float((hint - as_pixels(one.guidance[None, row, chunk, rows, columns][:, :, :, ::turn])).abs().max())
+        for row, start in enumerate(one.starts)
+        for first in range(0, 17, 4)
+        for frames, chunk in [(slice(start + first + 1, start + first + 5), slice(first, first + 4))]
         for y in range(0, 65, 8)
         for x in range(0, 129, 8)
-        for cut in [stored[:, :, start : start + 4, y : y + 32, x : x + 32]]
+        for rows, columns in [(slice(y, y + 32), slice(x, x + 32))]
+        for turn in (1, -1)
     ]
-    assert min(close) < 2 / 127.5
+    assert min(places) < 2 / 127.5
 
 
-def test_blur_costs_more_than_its_error(episode: Episode) -> None:
+def test_blur_costs_more_than_its_error(segments: list[SegmentSet]) -> None:
     """A shift of brightness and a blur of equal absolute error: the loss minds the blur more."""
-    target = as_pixels(episode.rgb_high[:4][None])
+    target = as_pixels(segments[0].episode.rgb_high[:4][None])
     blurred = torch.nn.functional.avg_pool3d(target, (1, 5, 5), 1, (0, 2, 2), count_include_pad=False)
     shifted = target + (blurred - target).abs().mean()
     assert reconstruction_loss(blurred, target, 0.3, 0.15) > 1.3 * reconstruction_loss(shifted, target, 0.3, 0.15)
@@ -117,7 +105,9 @@ def test_blur_costs_more_than_its_error(episode: Episode) -> None:
 
 def test_network_and_critic_do_not_pull_on_each_other() -> None:
     pair = Adversaries(SMALL)
-    low, target = clips(), torch.nn.functional.interpolate(clips(), scale_factor=(1, 2, 2))
+    low = clips()
+    hint = DecoderGuidance(clips(), torch.ones(2, 1, *low.shape[2:]))
+    target = Clips(torch.nn.functional.interpolate(clips(), scale_factor=(1, 2, 2)), hint)
     pair.judge(pair.network.upscale(low)[:, :, 0], low[:, :, 0]).mean().backward()
     assert all(parameter.grad is None for parameter in pair.critic.parameters())
     assert any(parameter.grad is not None for parameter in pair.network.parameters())
@@ -127,12 +117,12 @@ def test_network_and_critic_do_not_pull_on_each_other() -> None:
     assert set(figures) == {"loss", "deceit", "critic"}
 
 
-def test_steps_on_one_clip_beat_bicubic_on_it(episode: Episode) -> None:
+def test_steps_on_one_clip_beat_bicubic_on_it(segments: list[SegmentSet]) -> None:
     torch.manual_seed(0)
     pair = Adversaries(SMALL).train()
     optimiser = torch.optim.AdamW(pair.network.parameters(), lr=5e-3)
-    target = draw_clips([episode], SETTINGS, np.random.default_rng(0))
-    low = halve(target)
+    target = draw_clips(segments, SETTINGS, np.random.default_rng(0))
+    low = halve(target.high)
     losses = []
     for _ in range(40):
         loss, figures = step_loss(pair, low, target, SETTINGS, adversarial=False)
@@ -143,21 +133,39 @@ def test_steps_on_one_clip_beat_bicubic_on_it(episode: Episode) -> None:
     assert losses[-1] < 0.9 * losses[0]  # the first is bicubic enlargement
 
 
-def test_measures_compare_with_bicubic(episode: Episode) -> None:
-    figures = measure(SuperResolution(SMALL).eval(), [episode], lambda low: low, windows=1, frames=4)
-    assert figures["psnr"] == pytest.approx(figures["psnr_bicubic"], abs=0.01)
+def test_measures_compare_with_bicubic(segments: list[SegmentSet]) -> None:
+    network = SuperResolution(SMALL).eval()
+    figures = measure(network, segments, lambda low, hint: low, windows=1, frames=4)
+    assert figures["psnr"] == pytest.approx(figures["psnr_bicubic"], abs=0.01) == figures["psnr_unguided"]
     assert figures["sharpness"] == pytest.approx(figures["sharpness_bicubic"], abs=0.01) and figures["sharpness"] < 1
-    dark = measure(SuperResolution(SMALL).eval(), [episode], lambda low: low - 0.5, windows=1, frames=4)
+    dark = measure(network, segments, lambda low, hint: low - 0.5, windows=1, frames=4)
     assert dark["psnr_bicubic"] < figures["psnr_bicubic"]
 
 
-def test_a_run_exports_and_resumes(episode: Episode, tmp_path: Path) -> None:
+def test_the_codec_sees_the_guidance_of_its_clip() -> None:
+    """Degraded by a codec that keeps the mean alone, a clip has the detail that the memory shows, and no other's."""
+    torch.manual_seed(0)
+    vae = PatchVAE(PatchVAEConfig(channels=4, widths=(8, 8, 8), depths=(1, 1, 1))).eval()
+    vae.head.weight.data.normal_(0, 0.1)
+    pixels = 0.5 * clips()
+    seen = DecoderGuidance(pixels, torch.ones(2, 1, *pixels.shape[2:]))
+    half = DecoderGuidance(pixels, seen.mask * torch.tensor([1.0, 0.0]).view(2, 1, 1, 1, 1))
+
+    def spoil(guidance: DecoderGuidance | None) -> Tensor:
+        return degrade(pixels, np.random.default_rng(1), vae, 1.0, guidance)
+
+    blind, first, both = spoil(None), spoil(half), spoil(seen)
+    assert not torch.equal(both[0], blind[0]) and not torch.equal(both[1], blind[1])
+    assert torch.equal(first[0], both[0]) and torch.equal(first[1], blind[1])
+
+
+def test_a_run_exports_and_resumes(segments: list[SegmentSet], tmp_path: Path) -> None:
     export = tmp_path / "models" / "sr.safetensors"
 
     def train() -> SuperResolution:
         return train_super_resolution(
             tmp_path / "run",
-            lambda: [episode],
+            lambda: segments,
             SETTINGS,
             SMALL,
             export,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from teleworld.models.stream_vae.state import StreamState
 from teleworld.world.errors import InvalidInput
@@ -23,7 +24,7 @@ from teleworld.world.errors import InvalidInput
 class DecoderGuidance:
     """The rendered 4D memory for the frames of a chunk, as a hint to a decoder that can use one.
 
-    pixels: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W], float in [0, 1]; 0 where nothing was rendered.
+    pixels: [B, 3, F, H, W] in [-1, 1]. mask: [B, 1, F, H, W], float in [0, 1]; 0 where there is no hint.
     """
 
     pixels: Tensor
@@ -46,6 +47,10 @@ class DecoderGuidance:
     def between(self, start: int, stop: int) -> DecoderGuidance:
         """The guidance for frames start..stop-1."""
         return DecoderGuidance(self.pixels[:, :, start:stop], self.mask[:, :, start:stop])
+
+    def behind_still(self) -> DecoderGuidance:
+        """The same behind a first frame of which there is no hint: that of a stream which starts with a picture."""
+        return DecoderGuidance(*(F.pad(part, (0, 0, 0, 0, 1, 0)) for part in (self.pixels, self.mask)))
 
 
 class StreamVAE(nn.Module, ABC):

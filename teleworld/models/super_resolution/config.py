@@ -25,7 +25,7 @@ class SuperResolutionConfig:
     block of tokens, the unit of locality. past_frames: earlier frames whose keys and values are kept. top_blocks: how
     many of the (past_frames + 1) * 9 neighbouring blocks a block of queries attends to.
 
-    guidance_scale: 0 for none, or how many guidance pixels there are for one input pixel along each axis (1 or 2).
+    guided: whether the network sees the rendered 4D memory beside its input.
     """
 
     scale: int = 2
@@ -38,7 +38,7 @@ class SuperResolutionConfig:
     block: int = 4
     past_frames: int = 4
     top_blocks: int = 8
-    guidance_scale: int = 0
+    guided: bool = False
 
     def __post_init__(self) -> None:
         for name in ("channels", "head_channels", "token_channels", "heads", "layers", "block", "top_blocks"):
@@ -48,8 +48,6 @@ class SuperResolutionConfig:
             raise InvalidInput("config.past_frames", "must not be negative")
         if self.scale not in (2, 4):
             raise InvalidInput("config.scale", f"must be 2 or 4, got {self.scale}")
-        if self.guidance_scale not in (0, 1, 2):
-            raise InvalidInput("config.guidance_scale", f"must be 0, 1 or 2, got {self.guidance_scale}")
         if self.token_channels % self.heads:
             raise InvalidInput("config.token_channels", f"must be a multiple of {self.heads} heads")
 

@@ -40,7 +40,7 @@ class SuperResolution(nn.Module):
         super().__init__()
         self.config = config = config or SuperResolutionConfig()
         self.scale = config.scale
-        inputs = 3 + 4 * config.guidance_scale**2
+        inputs = 3 + 4 * config.guided
         self.stem = nn.Conv2d(inputs, config.channels, 2 * CELL, stride=CELL, padding=CELL // 2)
         self.before = nn.Sequential(*(ConvBlock(config.channels) for _ in range(config.blocks[0])))
         self.to_tokens = nn.Linear(config.channels * _CELLS**2, config.token_channels)
@@ -64,7 +64,7 @@ class SuperResolution(nn.Module):
         """Enlarge the next frames of a stream and advance `state`.
 
         pixels: [B, 3, F, H, W] in [-1, 1], F >= 1, H and W multiples of 8. guidance: of the same frames, at
-        `config.guidance_scale` times their size; None where nothing is known.
+        their size; None where nothing is known. It is a hint, of which a network that is not guided takes no notice.
         Returns [B, 3, F, scale * H, scale * W].
         Raises InvalidInput for a wrong shape, a state of another kind or of other sizes; `state` is then unchanged.
         """
@@ -96,14 +96,13 @@ class SuperResolution(nn.Module):
         return phases.unflatten(1, (3, self.scale, self.scale)).permute(0, 1, 4, 2, 5, 3)
 
     def _input(self, low: Tensor, guidance: DecoderGuidance | None) -> Tensor:
-        """What the network sees of a frame: [B, 3, H, W], with guidance [B, 3 + 4 * guidance_scale^2, H, W]."""
-        if not self.config.guidance_scale:
+        """What the network sees of a frame: [B, 3, H, W], with guidance [B, 7, H, W]."""
+        if not self.config.guided:
             return low
         if guidance is None:
-            batch, _, height, width = low.shape
-            return torch.cat([low, low.new_zeros(batch, self.stem.in_channels - 3, height, width)], dim=1)
+            return functional.pad(low, (0, 0, 0, 0, 0, 4))
         hint = torch.cat([guidance.pixels * guidance.mask, guidance.mask], dim=1)[:, :, 0].to(low.dtype)
-        return torch.cat([low, functional.pixel_unshuffle(hint, self.config.guidance_scale)], dim=1)
+        return torch.cat([low, hint], dim=1)
 
     def _context(self, features: Tensor, state: StreamState) -> Tensor:
         """What attention over this frame and the last ones adds to the features [B, H / 2, W / 2, channels]."""
@@ -129,14 +128,8 @@ class SuperResolution(nn.Module):
         batch, _, frames, height, width = pixels.shape
         if height % TOKEN or width % TOKEN:
             raise InvalidInput("pixels", f"{height} x {width} is not a multiple of {TOKEN}")
-        if guidance is None:
-            return
-        by = self.config.guidance_scale
-        if not by:
-            raise InvalidInput("guidance", "this network takes none")
-        expected = (batch, 3, frames, by * height, by * width)
-        if guidance.pixels.shape != expected:
-            raise InvalidInput("guidance.pixels", f"expected {list(expected)}, got {list(guidance.pixels.shape)}")
+        if guidance is not None and guidance.pixels.shape != pixels.shape:
+            raise InvalidInput("guidance.pixels", f"expected {list(pixels.shape)}, got {list(guidance.pixels.shape)}")
 
 
 class ConvBlock(nn.Module):

@@ -218,8 +218,6 @@ def test_faults_are_named_and_leave_the_stream_as_it_was(network: FlashVSR):
         network.push(torch.zeros(1, 4, 1, 64, 64), state)
     with pytest.raises(InvalidInput, match="state"):
         network.push(footage(9, 64, 80), state)
-    with pytest.raises(InvalidInput, match="guidance"):
-        network.upscale_chunk(footage(1), state, guidance=object())  # type: ignore[arg-type]
     assert state.to_bytes() == before
     for wrong in ({"scale": 3}, {"first_latents": 3}, {"local_range": 4}):
         with pytest.raises(InvalidInput, match="config"):

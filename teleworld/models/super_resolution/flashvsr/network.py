@@ -123,10 +123,9 @@ class FlashVSR(nn.Module):
         """Enlarge the next frames and answer exactly those, whatever the network would still like to see.
 
         Steps that have all their frames are done once and stay; frames behind them come from a copy of the state, with
-        the last frame repeated, and are made again with the next chunk. Costs up to twice the steps of `push`.
+        the last frame repeated, and are made again with the next chunk. Costs up to twice the steps of `push`. This network
+        has no use for `guidance`.
         """
-        if guidance is not None:
-            raise InvalidInput("guidance", "this network takes none")
         self._check(pixels)
         before, count = state.frames, pixels.shape[2]
         with state.chunk(_KIND, count) as draft:

@@ -1,0 +1,93 @@
+"""Training of the transformer: the critic tells fog from texture, its gradient stays where it belongs, runs resume."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from teleworld.models.dit import NANO, DiT
+from teleworld.training.critic import LatentCritic, critic_loss, mean_where
+from teleworld.training.dit import DiTTraining, SegmentBatch, train_dit, with_own_plan
+from teleworld.training.loop import Run
+from teleworld.world.timeline import ChainMode, Group, Timeline
+
+CONFIG = replace(NANO, dim=48, ffn=48, heads=2, layers=1, channels=4, extra_channels=5, guidance_channels=5)
+TIMELINE = Timeline.of(6, ChainMode.T_C)
+SETTINGS = DiTTraining(minutes=0.02, batch=2, drop_guidance=0.0)
+
+
+class Reader:
+    """Segments whose right half the memory does not know: there the truth is noise, and guidance another noise."""
+
+    def __init__(self) -> None:
+        self.draws = 0
+
+    def batch(self, size: int, random: np.random.Generator) -> SegmentBatch:
+        self.draws += 1
+        of = lambda *shape: torch.from_numpy(random.normal(size=shape)).float()  # noqa: E731
+        latents, hint = of(size, 4, 6, 4, 8), of(size, 4, 5, 4, 8)
+        known = torch.zeros(size, 1, 5, 4, 8)
+        known[..., :4] = 1
+        hint = known * latents[:, :, 1:] + (1 - known) * hint
+        return SegmentBatch(latents, torch.cat([hint, known], dim=1), torch.zeros(size, 3, CONFIG.text_dim))
+
+
+def unknown(batch: int = 2) -> Tensor:
+    return torch.ones(batch, 1, 3, 4, 8)
+
+
+def test_the_critic_learns_to_tell_fog_from_texture() -> None:
+    torch.manual_seed(0)
+    critic = LatentCritic(torch.ones(4), width=16)
+    optimiser = torch.optim.AdamW(critic.parameters(), lr=5e-3)
+    losses = []
+    for _ in range(60):
+        loss = critic_loss(critic, torch.zeros(2, 4, 3, 4, 8), torch.randn(2, 4, 3, 4, 8), unknown(), unknown())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_judgement_reaches_the_picture_and_leaves_the_critic_alone() -> None:
+    critic, made = LatentCritic(torch.ones(4), width=16), torch.randn(2, 4, 3, 4, 8, requires_grad=True)
+    where = unknown() * (torch.arange(8) >= 6)
+    mean_where(critic.judge(made, unknown()), where).backward()
+    assert all(parameter.grad is None for parameter in critic.parameters())
+    assert made.grad is not None and made.grad[..., 6:].abs().sum() > 0
+    assert not made.grad[..., :3].any(), "a score three cells away has seen this cell"
+    assert mean_where(torch.ones(2), torch.zeros(2)) == 0
+
+
+def test_a_segment_stands_between_key_frames_of_its_own() -> None:
+    torch.manual_seed(0)
+    dit = DiT(CONFIG)
+    torch.nn.init.normal_(dit.head.head.weight, std=0.1)
+    batch = Reader().batch(2, np.random.default_rng(0))
+    own = with_own_plan(dit, batch, TIMELINE, torch.randn(batch.latents.shape), batch.latents)
+    changed = (own != batch.latents).flatten(3).any(dim=3).any(dim=1).all(dim=0)
+    assert [index + 1 for index in range(6) if changed[index]] == list(TIMELINE.members(Group.PLAN))
+
+
+def test_a_run_learns_exports_and_resumes(tmp_path: Path) -> None:
+    def train() -> Reader:
+        reader = Reader()
+        evaluate = lambda dit: {"size": float(sum(p.numel() for p in dit.parameters()))}  # noqa: E731
+        train_dit(
+            tmp_path / "run", reader, torch.ones(4), evaluate, SETTINGS, CONFIG, 6, tmp_path / "export", every=10**6
+        )  # type: ignore[arg-type]
+        return reader
+
+    tmp_path.joinpath("export").mkdir()
+    assert train().draws > 1
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["size"] > 0 and (tmp_path / "export" / "dit.safetensors").exists()
+    run = Run(tmp_path / "run" / "critic", LatentCritic(torch.ones(4)), learning_rate=1e-3, total_seconds=1)
+    assert run.resume() and run.step == line["step"]
+    assert train().draws == 0, "the time is spent"
