@@ -246,7 +246,7 @@ class Guidance(_message.Message):
 
     @_builtins.property
     def pixels(self) -> _tensor_pb2.Tensor:
-        """uint8 [n*4, H, W, 3]: RGB, holes filled smoothly. Pixels and mask may be absent in tasks that denoise (Plan, Populate)."""
+        """uint8 [n*4, H, W, 3]: RGB, holes filled by reflection. Pixels and mask may be absent in tasks that denoise (Plan, Populate)."""
 
     @_builtins.property
     def mask(self) -> _tensor_pb2.BitMask:
