@@ -29,6 +29,7 @@ from teleworld.memory.quantise import DRIFT_PER_METRE, position_codes, positions
 
 BODY_BITS = 24  # of an id of a moving point: its number within the body; the body's number lies above
 LASTING = 64  # frames after which nothing moves any more
+_LAST_FRAME = 2**31 - 1
 _FADING = 0.85
 _GROUND = [0, 2]  # x and z; y points down
 
@@ -71,8 +72,8 @@ DEFAULT_MOTION = MotionPolicy()
 
 
 def places(cloud: PointCloud, now: int) -> NDArray[np.float32]:
-    """Where the points are in the global pixel frame `now`: float32 [P, 3] metres."""
-    return _moved(cloud.positions, cloud.drift, cloud.frame, now, _METRES)
+    """Where the points are in the global pixel frame `now`, any number: float32 [P, 3] metres."""
+    return _moved(cloud.positions, cloud.drift, cloud.frame, min(now, _LAST_FRAME), _METRES)
 
 
 def gathered(cloud: PointCloud, body: NDArray[np.int32]) -> PointCloud:

@@ -93,7 +93,8 @@ def test_motion_fades_and_has_an_end() -> None:
     assert way[0] == 0 and way[1] == pytest.approx(0.1, abs=0.006)
     assert (step[:40] > 0).all() and (np.diff(step[:40]) < 0).all() and way[-1] == way[-5]
     assert way.max() < 7 * way[1]
-    assert np.array_equal(places(dynamic, 10**9), places(dynamic, 8 + LASTING))
+    for late in (10**9, 2**63, 2**64 - 1):
+        assert np.array_equal(places(dynamic, late), places(dynamic, 8 + LASTING))
     assert np.array_equal(places(dynamic, 0), dynamic.positions), "the past is not known better than it was seen"
 
 
