@@ -20,6 +20,8 @@ NOTHING_KNOWN = 128
 _REGION, _REACH = 0.55, 3
 # How far inside the colour is taken, as parts of the distance outside; the last is the edge itself.
 _DEPTHS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.0], np.float32)
+# Upwards and downwards the reflection goes back and forth within so many rows: deeper lies another kind of surface.
+_FOLD = 10
 
 
 def fill(rgb: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -49,13 +51,21 @@ def _fill(picture, known, depths):  # type: ignore[no-untyped-def]
                 continue
             down, right = row[v, u] - v, column[v, u] - u
             for depth in depths:
-                y = row[v, u] + np.int64(np.rint(down * depth))
+                y = row[v, u] + _folded(np.int64(np.rint(down * depth)))
                 x = column[v, u] + np.int64(np.rint(right * depth))
                 if 0 <= y < height and 0 <= x < width and known[y, x]:
                     picture[v, u, 0] = picture[y, x, 0]
                     picture[v, u, 1] = picture[y, x, 1]
                     picture[v, u, 2] = picture[y, x, 2]
                     break
+
+
+@compiled
+def _folded(rows):  # type: ignore[no-untyped-def]
+    """A triangle wave: the number of rows itself up to `_FOLD`, then back to 0, and so on."""
+    inside = abs(rows) % (2 * _FOLD)
+    inside = min(inside, 2 * _FOLD - inside)
+    return inside if rows > 0 else -inside
 
 
 @compiled

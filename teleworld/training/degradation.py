@@ -1,4 +1,4 @@
-"""What a small Stream-VAE does to pictures, imitated: training inputs for super-resolution.
+"""What a small Stream-VAE and a long walk do to pictures, imitated: training inputs for super-resolution and the DiT.
 
 A network that only ever saw clean averages would sharpen the decoder's artefacts as faithfully as its detail. So most
 inputs lose detail the way a patch codec loses it (few coefficients of 4-frame 8x8 patches, on the codec's own grid),
@@ -98,7 +98,7 @@ def _kept(random: np.random.Generator) -> Tensor:
 def _photometric(pixels: Tensor, random: np.random.Generator) -> Tensor:
     """Sometimes a little blur, noise, gain and colour shift, the same for all frames of a clip."""
     if random.random() < 0.4:
-        pixels = _blur(pixels, random.uniform(0.3, 0.8))
+        pixels = blur(pixels, random.uniform(0.3, 0.8))
     if random.random() < 0.3:
         seed = torch.Generator().manual_seed(int(random.integers(2**31)))
         pixels = pixels + random.uniform(0, 0.03) * torch.randn(pixels.shape, generator=seed)
@@ -108,11 +108,13 @@ def _photometric(pixels: Tensor, random: np.random.Generator) -> Tensor:
     return pixels.clamp(-1, 1)
 
 
-def _blur(pixels: Tensor, sigma: float) -> Tensor:
-    at = torch.arange(-2.0, 3.0)
+def blur(pixels: Tensor, sigma: float) -> Tensor:
+    """A Gaussian of so many pixels over [B, C, F, H, W]."""
+    reach = max(2, math.ceil(2.5 * sigma))
+    at = torch.arange(-reach, reach + 1.0)
     kernel = torch.exp(-(at**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     batch, channels, frames, height, width = pixels.shape
-    flat = functional.pad(pixels.reshape(-1, 1, height, width), (2, 2, 2, 2), mode="replicate")
-    flat = functional.conv2d(functional.conv2d(flat, kernel.reshape(1, 1, 5, 1)), kernel.reshape(1, 1, 1, 5))
+    flat = functional.pad(pixels.reshape(-1, 1, height, width), (reach,) * 4, mode="replicate")
+    flat = functional.conv2d(functional.conv2d(flat, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
     return flat.reshape(batch, channels, frames, height, width)

@@ -2,16 +2,18 @@
 
 Each step draws one group (plan, first half or second half) and a noise level; clean context and guidance pass through the
 network as they do when it samples. A share of the halves is populated between key frames that the network planned itself
-(self-forcing), so that its own errors are no surprise. The loss is on the clean latent, each channel weighted by the pixel
-variance that it carries, since the latents themselves are whitened; what is made from noise alone must also pass a critic
-where the memory knows nothing (`teleworld/training/critic.py`).
+(self-forcing), and a share of what the memory shows is as worn as after many rounds of being shown and generated, so that its
+own errors are no surprise and do not add up. The loss is on the clean latent, each channel weighted by the pixel
+variance that it carries, since the latents themselves are whitened; what no recorded key frame tells must also pass a
+critic where the memory knows nothing (`teleworld/training/critic.py`).
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,7 @@ from teleworld.models.dit import DiT, DiTConfig, KVCache
 from teleworld.models.stream_vae.patch import PatchVAE
 from teleworld.models.text import TextEncoder
 from teleworld.training.critic import LatentCritic, critic_loss, mean_where
+from teleworld.training.degradation import blur
 from teleworld.training.loop import Run
 from teleworld.training.muon import MuonAdamW
 from teleworld.training.segments import SegmentSet
@@ -32,13 +35,16 @@ from teleworld.world.timeline import ChainMode, Group, Timeline
 
 SAVE_EVERY_S = 180.0
 CRITIC_WARM_UP = 200
+# Of worn guidance: pixels of blur, at least and at most; least contrast.
+_WORN_BLUR, _WORN_CONTRAST = (0.4, 2.0), 0.75
 GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
 
 
 @dataclass(frozen=True)
 class DiTTraining:
     """Settings of a run. shares: how often each of `GROUPS` is drawn. drop_guidance, drop_text: probabilities of training
-    without them. context_noise: largest sigma of noise left on clean context. own_context: how often a half stands
+    without them. worn: share of segments whose guidance is blurred and faded, and half the time their context blurred alike.
+    context_noise: largest sigma of noise left on clean context. own_context: how often a half stands
     between the network's own key frames, planned in one step, in place of the recorded ones.
     from_noise: share of samples at noise level 1, where one-step sampling starts. hole_weight: of squared error there in
     cells of which the memory shows nothing, unless recorded key frames around them tell what they hold. adversarial: weight of
@@ -52,13 +58,14 @@ class DiTTraining:
     shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
     drop_guidance: float = 0.06
     drop_text: float = 0.1
+    worn: float = 0.35
     context_noise: float = 0.15
     own_context: float = 0.3
     sigma_shift: float = 1.5
     from_noise: float = 0.6
     hole_weight: float = 0.2
     adversarial: float = 0.4
-    judged: float = 0.2
+    judged: float = 0.6
     critic_rate: float = 5e-4
     sampling_steps: int = 1
     seed: int = 0
@@ -66,18 +73,21 @@ class DiTTraining:
 
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
-    """latents [B, C, N, h, w]; guidance [B, C + 1, N - 1, h, w] of latents 2..N; text [B, T, D]."""
+    """latents [B, C, N, h, w], and the same as `context`, which may be worn; guidance [B, C + 1, N - 1, h, w] of latents
+    2..N; text [B, T, D]."""
 
     latents: Tensor
+    context: Tensor
     guidance: Tensor
     text: Tensor
 
 
 class SegmentReader:
-    """Turns stored segments into training batches."""
+    """Turns stored segments into training batches. worn: as of `DiTTraining`, for random batches."""
 
-    def __init__(self, sets: Sequence[SegmentSet], vae: PatchVAE, encoder: TextEncoder) -> None:
+    def __init__(self, sets: Sequence[SegmentSet], vae: PatchVAE, encoder: TextEncoder, worn: float = 0.0) -> None:
         self.sets = list(sets)
+        self._worn = worn
         self._vae = vae
         self._encoder = encoder
         self._captions: dict[str, Tensor] = {}
@@ -97,16 +107,17 @@ class SegmentReader:
             pictures, guidance, mask, caption = one.read(row)
             if random is not None and random.random() < 0.5:
                 pictures, guidance, mask = pictures[:, :, ::-1], guidance[:, :, ::-1], mask[:, :, ::-1]
-            parts.append((self._latents(pictures), self._guidance(guidance, mask), self._text(caption)))
+            true, shown = to_pixels(pictures), to_pixels(guidance)
+            latents = context = self._vae.encode(true)
+            if random is not None and random.random() < self._worn:
+                sigma = random.uniform(*_WORN_BLUR)
+                shown = _faded(blur(shown, sigma), random.uniform(_WORN_CONTRAST, 1.0))
+                if random.random() < 0.5:
+                    context = self._vae.encode(blur(true, sigma))
+            known = coverage(torch.from_numpy(np.ascontiguousarray(mask)))
+            hint = torch.cat([self._vae.project(shown), known], dim=1)
+            parts.append((latents, context, hint, self._text(caption)))
         return SegmentBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
-
-    def _latents(self, pictures: np.ndarray) -> Tensor:
-        return self._vae.encode(to_pixels(pictures))
-
-    def _guidance(self, guidance: np.ndarray, mask: np.ndarray) -> Tensor:
-        return torch.cat(
-            [self._vae.project(to_pixels(guidance)), coverage(torch.from_numpy(np.ascontiguousarray(mask)))], dim=1
-        )
 
     def _text(self, caption: str) -> Tensor:
         if caption not in self._captions:
@@ -179,7 +190,7 @@ def train_dit(
     random = np.random.default_rng([settings.seed, run.step])
     generator = torch.Generator().manual_seed(settings.seed + run.step)
     weights = weights.view(1, -1, 1, 1, 1)
-    totals: dict[str, float] = {}
+    history: defaultdict[str, list[float]] = defaultdict(list)
     while not run.finished:
         batch = reader.batch(settings.batch, random)
         batch = _drop(batch, settings, random)
@@ -189,7 +200,7 @@ def train_dit(
         sigma[torch.rand(settings.batch, generator=generator) < settings.from_noise] = 1.0
         noise = torch.randn(batch.latents.shape, generator=generator)
         spoil = settings.context_noise * torch.rand(settings.batch, generator=generator).view(-1, 1, 1, 1, 1)
-        context = batch.latents + spoil * torch.randn(batch.latents.shape, generator=generator)
+        context = batch.context + spoil * torch.randn(batch.latents.shape, generator=generator)
         invented = group is Group.PLAN
         if not invented and random.random() < settings.own_context:
             context, invented = with_own_plan(dit, batch, timeline, noise, context), True
@@ -198,20 +209,24 @@ def train_dit(
         unknown, start = 1 - hint[:, -1:], (sigma == 1).view(-1, 1, 1, 1, 1) & invented
         matters = weights * (1 - (1 - settings.hole_weight) * unknown * start)
         error = (matters * (predicted - clean).square()).mean()
-        judged = (settings.judged + (1 - settings.judged) * unknown) * start
-        made = mean_where(critic.judge(predicted, unknown), judged)
-        trust = settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP)
-        run.update(error - trust * made)
-        criticism = critic_loss(critic, predicted, clean, unknown, judged)
+        figures = {"error": error}
+        loss = error
+        if invented:
+            judged = settings.judged + (1 - settings.judged) * unknown
+            made = mean_where(critic.judge(predicted, unknown), judged)
+            loss = loss - settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP) * made
+            figures["made"] = made
+        run.update(loss)
         critics.seconds = run.seconds
-        critics.update(criticism)
-        guided = (matters * (hint[:, :-1] - clean).square()).mean()
-        figures = {"guidance": guided, "error": error, "made": made, "critic": criticism}
+        if invented:
+            figures["critic"] = critic_loss(critic, predicted, clean, unknown, judged)
+            critics.update(figures["critic"])
+        figures["guidance"] = (matters * (hint[:, :-1] - clean).square()).mean()
         for name, value in figures.items():
-            totals[name] = totals.get(name, 0.0) + float(value.detach()) / 100
+            history[name].append(float(value.detach()))
         if run.step % 100 == 0:
-            run.log(**totals)
-            totals = {}
+            run.log(**{name: sum(values) / len(values) for name, values in history.items()})
+            history.clear()
             refresh(reader)
         if run.seconds - saved > SAVE_EVERY_S or run.finished:
             critics.save()
@@ -228,4 +243,10 @@ def _drop(batch: SegmentBatch, settings: DiTTraining, random: np.random.Generato
     size = len(batch.latents)
     seen = torch.from_numpy(random.random(size) >= settings.drop_guidance).view(-1, 1, 1, 1, 1)
     read = torch.from_numpy(random.random(size) >= settings.drop_text).view(-1, 1, 1)
-    return SegmentBatch(batch.latents, batch.guidance * seen, batch.text * read)
+    return replace(batch, guidance=batch.guidance * seen, text=batch.text * read)
+
+
+def _faded(pixels: Tensor, contrast: float) -> Tensor:
+    """Pictures [B, 3, F, H, W] with so much of their contrast."""
+    middle = pixels.mean(dim=(2, 3, 4), keepdim=True)
+    return middle + contrast * (pixels - middle)

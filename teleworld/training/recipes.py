@@ -94,8 +94,8 @@ def _train_dit(job: Job, said: Callable[[str], None]) -> None:
     vae = _vae(job)
     sets, held_out = _segments(job, TRAIN, said), _segments(job, HELD_OUT, said)
     encoder = TextEncoder(NANO.text_length)
-    reader, tester = SegmentReader(sets, vae, encoder), SegmentReader(held_out, vae, encoder)
     settings = DiTTraining(minutes=job.minutes, seed=job.seed, learning_rate=1.5e-3)
+    reader, tester = SegmentReader(sets, vae, encoder, settings.worn), SegmentReader(held_out, vae, encoder)
     latents = spec_of(job.model).latents
     # A channel counts by how much of the picture it carries, between its amplitude and its energy.
     weights = vae.scale.pow(1.5)

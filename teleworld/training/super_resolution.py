@@ -63,8 +63,7 @@ class PatchCritic(nn.Module):
         super().__init__()
         widths = (6, width, 2 * width, 2 * width)
         self.down = nn.ModuleList(
-            spectral_norm(nn.Conv2d(first, second, 4, stride=2, padding=1))
-            for first, second in itertools.pairwise(widths)
+            spectral_norm(nn.Conv2d(first, second, 3, padding=1)) for first, second in itertools.pairwise(widths)
         )
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
 
@@ -74,7 +73,8 @@ class PatchCritic(nn.Module):
         smooth = functional.interpolate(low, size=pictures.shape[2:], mode="bilinear")
         x = torch.cat([pictures, 4 * (pictures - smooth)], dim=1)
         for layer in self.down:
-            x = functional.leaky_relu(layer(x), 0.2)
+            # A convolution of stride two would draw its own grid: its gradient is not the same for odd and even pixels.
+            x = functional.avg_pool2d(functional.leaky_relu(layer(x), 0.2), 2)
         return self.score(x)
 
 

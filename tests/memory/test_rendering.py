@@ -133,6 +133,16 @@ def test_what_lies_behind_a_hole_is_taken_from_nearer_its_edge_where_the_reflect
     assert (filled[100:129] == 198 - np.arange(100, 129)).all() and (filled[130:] < 99).all()
 
 
+def test_upwards_and_downwards_the_reflection_stays_near_the_edge() -> None:
+    rows = np.broadcast_to(np.arange(96, dtype=np.uint8)[None, :, None, None], (1, 96, 160, 3))
+    mask = np.zeros((1, 96, 160), np.uint8)
+    mask[:, 20:60] = 255
+    filled = fill(np.where(mask[..., None] > 0, rows, 0).astype(np.uint8), mask)[0, :, 80, 0]
+    assert filled[:20].min() >= 20 and filled[:20].max() <= 30
+    assert filled[60:].min() >= 49 and filled[60:].max() <= 59
+    assert abs(np.diff(filled.astype(int))).max() <= 1
+
+
 def test_speed_is_reported(two_views: Field, capsys: pytest.CaptureFixture[str]) -> None:
     camera = path(*((0.1, -3 + 0.1 * i, 2 * i) for i in range(20)))
     render(two_views, camera, NANO.width, NANO.height)
