@@ -5,7 +5,7 @@
 Somebody walks and changes keys at random moments (drawn by a seeded generator, independent of what the mesh does) while a
 player shows the video at the world's frame rate. A key's latency runs from the moment at which the control is sent to the
 moment at which the player begins to show the first chunk that reflects it; its arrival is reported beside that. A player
-that runs dry is a stall. The floor is what is reachable when keys bind at plan time (DESIGN.md): 0.95 of a segment's length,
+that runs dry is a stall. The floor is what is reachable when keys bind at plan time: 0.95 of a segment's length,
 and the guidance, plan and decode of one segment, each the median of this run. The last line is one object a model:
 {"nano": {"p50_ms", "p95_ms", "floor_ms", "stalls", ...}, "emulated_1_3b": {...}, ...}.
 """

@@ -30,7 +30,7 @@ from teleworld.rpc.workers import PlannerClient
 from teleworld.world.work import EncodeRequest, EncodeResult, TaskContext
 
 LATENT_18B = 16 * 120 * 220 * 4
-SIZES = (46_080, 131_064, 262_140, 524_280, 1_048_572, LATENT_18B, 3 * LATENT_18B, 10 * LATENT_18B)
+SIZES = (76_800, 131_064, 262_140, 524_280, 1_048_572, LATENT_18B, 3 * LATENT_18B, 10 * LATENT_18B)
 """Multiples of 12: whole pixels and whole floats."""
 WEIGHTS = "benchmark"
 

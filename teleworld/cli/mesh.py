@@ -159,7 +159,8 @@ class LocalMesh:
         if self.config.checkpoint is not None:
             variables["TELEWORLD_CHECKPOINT"] = str(self.config.checkpoint.resolve())
         if self.config.cost_table is not None:
-            variables["TELEWORLD_EMULATED_TABLE"] = self.config.cost_table
+            named = self.config.cost_table
+            variables["TELEWORLD_EMULATED_TABLE"] = str(Path(named).resolve()) if "/" in named else named
         if self.config.batch is not None:
             variables["TELEWORLD_BATCH"] = str(self.config.batch)
         variables |= worker.variables

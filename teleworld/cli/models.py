@@ -7,10 +7,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from teleworld.cli.console import Screen
 from teleworld.world.errors import CheckpointError
 from teleworld.world.spec import SPECS, is_emulated
+
+if TYPE_CHECKING:
+    from teleworld.generation.model_folder import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,14 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
         for row in rows
     ]
     screen.table("networks", table, ("model", "network", "parameters", "checkpoint", "sha256"))
+    screen.say("")
+    weights = [(folder.spec.name, folder.digest) for folder in model_folders(root)]
+    screen.table("weights, as a world or a chart names them at full precision", weights, ("model", "digest"))
 
 
-def shipped_networks(root: Path) -> list[NetworkRow]:
-    """The networks of every model folder below `root`, counted from their headers. Raises CheckpointError if there is none, or
-    if one lacks a network or describes itself wrongly."""
-    from teleworld.generation.model_folder import DESCRIPTION, NETWORKS, ModelFolder
-    from teleworld.models.conversion import look
+def model_folders(root: Path) -> list[ModelFolder]:
+    """Every model folder below `root`. Raises CheckpointError if there is none, or if one describes itself wrongly."""
+    from teleworld.generation.model_folder import DESCRIPTION, ModelFolder
 
     if not root.is_dir():
         raise CheckpointError("checkpoint", f"{root} is not a folder")
@@ -78,8 +83,17 @@ def shipped_networks(root: Path) -> list[NetworkRow]:
         raise CheckpointError(
             "checkpoint", f"{root} holds no model folder: {', '.join(SPECS)}, or one with {DESCRIPTION}"
         )
+    return folders
+
+
+def shipped_networks(root: Path) -> list[NetworkRow]:
+    """The networks of every model folder below `root`, counted from their headers. Raises CheckpointError as `model_folders`
+    does, or if one lacks a network."""
+    from teleworld.generation.model_folder import NETWORKS
+    from teleworld.models.conversion import look
+
     rows = []
-    for folder in folders:
+    for folder in model_folders(root):
         learned = folder.spec.name
         for network in NETWORKS:
             file = folder.file(network)

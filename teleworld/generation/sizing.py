@@ -162,7 +162,7 @@ def text_encoder_parameters() -> int:
     try:
         from transformers import UMT5Config, UMT5EncoderModel
     except ImportError as error:
-        raise InvalidInput("text", "counting umT5 needs: pip install 'teleworld[wan]'") from error
+        raise InvalidInput("text", "counting umT5 needs the extra `wan`") from error
 
     with torch.device("meta"):
         return _parameters(

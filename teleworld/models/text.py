@@ -73,7 +73,7 @@ class UMT5Encoder:
             from transformers import AutoTokenizer, UMT5EncoderModel
             from transformers.utils import logging
         except ImportError as error:
-            raise CheckpointError("text.encoder", "umt5 needs: pip install 'teleworld[wan]'") from error
+            raise CheckpointError("text.encoder", "umt5 needs the extra `wan`") from error
 
         logging.disable_progress_bar()
         self.length = length

@@ -1,4 +1,4 @@
-"""When a segment is cut, and what must wait so that it still can be: re-anchoring (DESIGN.md, key to frame).
+"""When a segment is cut, and what must wait so that it still can be: re-anchoring.
 
 A segment that is under way may end at any latent that is clean and behind which nothing was shown; the next one then starts
 from there, with the keys of now. For every such end there is one moment that counts: the latest at which the segment

@@ -35,8 +35,8 @@ from teleworld.world.timeline import ChainMode, Group, Timeline
 
 SAVE_EVERY_S = 180.0
 CRITIC_WARM_UP = 200
-# Of worn guidance: pixels of blur, at least and at most; least contrast.
-_WORN_BLUR, _WORN_CONTRAST = (0.4, 2.0), 0.75
+# Of worn guidance: pixels of blur at most; least contrast.
+_WORN_BLUR, _WORN_CONTRAST = 4.0, 0.75
 GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
 
 
@@ -47,9 +47,9 @@ class DiTTraining:
     context_noise: largest sigma of noise left on clean context. own_context: how often a half stands
     between the network's own key frames, planned in one step, in place of the recorded ones.
     from_noise: share of samples at noise level 1, where one-step sampling starts. hole_weight: of squared error there in
-    cells of which the memory shows nothing, unless recorded key frames around them tell what they hold. adversarial: weight of
-    the critic; judged: how much it counts in cells that the memory shows, for what it shows may be coarse; critic_rate: its
-    learning rate.
+    cells of which the memory shows nothing, or nothing but fog, unless recorded key frames around them tell what they hold.
+    adversarial: weight of the critic; judged: how much it counts in cells that the memory shows, for what it shows may be
+    coarse; critic_rate: its learning rate.
     sampling_steps: written into the checkpoint; a short training is sharpest in one step, more steps add uncorrelated noise."""
 
     minutes: float = 90.0
@@ -74,12 +74,13 @@ class DiTTraining:
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
     """latents [B, C, N, h, w], and the same as `context`, which may be worn; guidance [B, C + 1, N - 1, h, w] of latents
-    2..N; text [B, T, D]."""
+    2..N; text [B, T, D]; worn [B]: how much of the detail guidance has lost, 0 to 1."""
 
     latents: Tensor
     context: Tensor
     guidance: Tensor
     text: Tensor
+    worn: Tensor
 
 
 class SegmentReader:
@@ -109,14 +110,16 @@ class SegmentReader:
                 pictures, guidance, mask = pictures[:, :, ::-1], guidance[:, :, ::-1], mask[:, :, ::-1]
             true, shown = to_pixels(pictures), to_pixels(guidance)
             latents = context = self._vae.encode(true)
+            worn = 0.0
             if random is not None and random.random() < self._worn:
-                sigma = random.uniform(*_WORN_BLUR)
+                worn = random.uniform(0.1, 1.0)
+                sigma = worn * _WORN_BLUR
                 shown = _faded(blur(shown, sigma), random.uniform(_WORN_CONTRAST, 1.0))
                 if random.random() < 0.5:
                     context = self._vae.encode(blur(true, sigma))
             known = coverage(torch.from_numpy(np.ascontiguousarray(mask)))
             hint = torch.cat([self._vae.project(shown), known], dim=1)
-            parts.append((latents, context, hint, self._text(caption)))
+            parts.append((latents, context, hint, self._text(caption), torch.tensor([worn])))
         return SegmentBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _text(self, caption: str) -> Tensor:
@@ -207,12 +210,13 @@ def train_dit(
         predicted, clean = predict_group(dit, batch, timeline, group, sigma, noise, context)
         hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
         unknown, start = 1 - hint[:, -1:], (sigma == 1).view(-1, 1, 1, 1, 1) & invented
-        matters = weights * (1 - (1 - settings.hole_weight) * unknown * start)
+        lost = torch.maximum(unknown, batch.worn.view(-1, 1, 1, 1, 1))
+        matters = weights * (1 - (1 - settings.hole_weight) * lost * start)
         error = (matters * (predicted - clean).square()).mean()
         figures = {"error": error}
         loss = error
         if invented:
-            judged = settings.judged + (1 - settings.judged) * unknown
+            judged = settings.judged + (1 - settings.judged) * lost
             made = mean_where(critic.judge(predicted, unknown), judged)
             loss = loss - settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP) * made
             figures["made"] = made

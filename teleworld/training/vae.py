@@ -31,7 +31,7 @@ class VAETraining:
     learning_rate: float = 2e-3
     guided: float = 0.6
     texture: float = 0.2
-    energy: float = 1.2
+    energy: float = 1.8
     seed: int = 0
 
 

@@ -54,7 +54,7 @@ NANO = WorldSpec(
     latents=6,
     lens=Lens(width=160, height=96, fx=160 / 2.4, fy=80.0, pitch_model=PitchModel.SHIFT),
     upscale=2,
-    latent_channels=48,
+    latent_channels=80,
 )
 
 

@@ -222,7 +222,7 @@ class Timeline:
 
     @property
     def frames_per_segment(self) -> int:
-        """L of DESIGN.md: pixel frames that a segment after the first one shows."""
+        """Pixel frames that a segment after the first one shows."""
         return self.chunks_per_segment * PIXEL_FRAMES_PER_LATENT
 
     @staticmethod

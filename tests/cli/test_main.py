@@ -11,6 +11,7 @@ import pytest
 
 from teleworld.cli.generate import parse_live, script_to_controls
 from teleworld.cli.main import COMMANDS, exit_code, main
+from teleworld.generation.model_folder import ModelFolder
 from teleworld.world.controls import Control, Keys
 from teleworld.world.errors import (
     CheckpointError,
@@ -120,6 +121,7 @@ def test_models_lists_networks_with_their_size_and_digest(checkpoint: Path, caps
     shown = capsys.readouterr().out
     for word in ("nano", "dit", "vae", "geometry", "super_resolution", "wan 14B", "17.5"):
         assert word in shown
+    assert ModelFolder(checkpoint / "nano").digest in shown, "what a chart pins"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

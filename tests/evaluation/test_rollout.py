@@ -70,5 +70,5 @@ def test_steps_are_compared_on_the_same_start(model: Model) -> None:
     timeline = Timeline.of(model.spec.latents, ChainMode.T_B)
     (one, first), (two, second) = (sampled_segment(model, timeline, Here(), steps) for steps in (1, 2))  # type: ignore[arg-type]
     assert set(one) == {"sharpness", "coherence"} and np.isfinite([*one.values(), *two.values()]).all()
-    assert first["latents"].shape == first["true"].shape == (timeline.chunks_per_segment, 48, 12, 20)
+    assert first["latents"].shape == first["true"].shape == (timeline.chunks_per_segment, *model.spec.latent_shape)
     assert np.array_equal(first["true"], second["true"]) and not np.array_equal(first["latents"], second["latents"])

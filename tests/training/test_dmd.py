@@ -30,7 +30,7 @@ def segments(seed: int = 0) -> SegmentBatch:
     random = torch.Generator().manual_seed(seed)
     of = lambda *shape: torch.randn(shape, generator=random)  # noqa: E731
     latents = of(2, 4, 6, 4, 4)
-    return SegmentBatch(latents, latents, of(2, 5, 5, 4, 4), of(2, 3, CONFIG.text_dim))
+    return SegmentBatch(latents, latents, of(2, 5, 5, 4, 4), of(2, 3, CONFIG.text_dim), torch.zeros(2))
 
 
 def generator(seed: int = 0) -> torch.Generator:

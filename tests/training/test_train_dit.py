@@ -34,7 +34,9 @@ class Reader:
         known = torch.zeros(size, 1, 5, 4, 8)
         known[..., :4] = 1
         hint = known * latents[:, :, 1:] + (1 - known) * hint
-        return SegmentBatch(latents, latents, torch.cat([hint, known], dim=1), torch.zeros(size, 3, CONFIG.text_dim))
+        return SegmentBatch(
+            latents, latents, torch.cat([hint, known], dim=1), torch.zeros(size, 3, CONFIG.text_dim), torch.zeros(size)
+        )
 
 
 def unknown(batch: int = 2) -> Tensor:

@@ -1,4 +1,4 @@
-"""The table of DESIGN's timeline, to the frame."""
+"""The timeline of six latents, to the frame."""
 
 import pytest
 

@@ -26,7 +26,7 @@ from teleworld.models.stream_vae.state import StreamState
 class PatchVAEConfig:
     """channels: C of the latent. widths, depths: channels and memory blocks at 1/8, 1/4 and 1/2 resolution."""
 
-    channels: int = 48
+    channels: int = 80
     widths: tuple[int, int, int] = (128, 96, 48)
     depths: tuple[int, int, int] = (2, 2, 3)
 
