@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error.message)
         return exit_code(error)
     except ModuleNotFoundError as error:
-        _complain(f"{error.name} is not installed; it comes with an extra; `make setup` installs them all")
+        _complain(f"{error.name} is not installed; it comes with one of the extras that README.md lists")
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

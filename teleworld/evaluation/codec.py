@@ -12,6 +12,7 @@ from teleworld.evaluation.metrics import psnr, sharpness
 from teleworld.evaluation.samples import Start
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import hint_from, to_frames, to_pixels
+from teleworld.memory.fill import fill
 from teleworld.training.segments import FRAMES, Corruption, simulate
 
 
@@ -51,7 +52,7 @@ def guided_gain(model: Model, start: Start, seed: int) -> dict[str, float]:
     """
     pictures = _pictures(start)
     guidance, mask = simulate(start.episode, start.frame, np.random.default_rng(seed), Corruption(clean=0.0))
-    hint = hint_from(torch.from_numpy(guidance)).behind_still()
+    hint = hint_from(torch.from_numpy(fill(guidance, mask))).behind_still()
     latents = model.vae.encode(to_pixels(pictures))
     plain, guided = (to_frames(model.vae.decode(latents, hints))[1:] for hints in (None, hint))
     covered, truth = mask > 0, pictures[1:]

@@ -1,8 +1,9 @@
 """Filling of what the memory does not know by reflection at its edge, so that a world goes on where it ends.
 
 An unknown pixel takes the colour of the point behind the nearest known pixel, as far inside as it is outside: floors go on as
-floors, walls as walls, and since the edge lies in the world, what is made up moves with the camera as a world does. Where
-that point is unknown too, one nearer to the edge serves. Known pixels keep their value exactly.
+floors, walls as walls, and since the edge lies in the world, what is made up moves with the camera as a world does. Upwards and
+downwards it folds back within a few rows of the edge. Where that point is unknown too, one at a smaller part of the distance
+serves, the edge itself at last. Known pixels keep their value exactly.
 
 A smooth fill would be nearer to the truth on average and look like none of it: a network that is asked to go on from it
 continues fog, which the memory then keeps.
@@ -20,8 +21,8 @@ NOTHING_KNOWN = 128
 _REGION, _REACH = 0.55, 3
 # How far inside the colour is taken, as parts of the distance outside; the last is the edge itself.
 _DEPTHS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.12, 0.0], np.float32)
-# Upwards and downwards the reflection goes back and forth within so many rows: deeper lies another kind of surface.
-_FOLD = 10
+# Upwards and downwards the reflection goes back and forth within this part of the height: deeper lies another kind of surface.
+_FOLD = 10 / 96
 
 
 def fill(rgb: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -45,13 +46,14 @@ def fill(rgb: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _fill(picture, known, depths):  # type: ignore[no-untyped-def]
     height, width = known.shape
     row, column = _nearest(_regions(known))
+    rows = max(1, np.int64(np.rint(_FOLD * height)))
     for v in range(height):
         for u in range(width):
             if known[v, u]:
                 continue
             down, right = row[v, u] - v, column[v, u] - u
             for depth in depths:
-                y = row[v, u] + _folded(np.int64(np.rint(down * depth)))
+                y = row[v, u] + _folded(np.int64(np.rint(down * depth)), rows)
                 x = column[v, u] + np.int64(np.rint(right * depth))
                 if 0 <= y < height and 0 <= x < width and known[y, x]:
                     picture[v, u, 0] = picture[y, x, 0]
@@ -61,11 +63,11 @@ def _fill(picture, known, depths):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _folded(rows):  # type: ignore[no-untyped-def]
-    """A triangle wave: the number of rows itself up to `_FOLD`, then back to 0, and so on."""
-    inside = abs(rows) % (2 * _FOLD)
-    inside = min(inside, 2 * _FOLD - inside)
-    return inside if rows > 0 else -inside
+def _folded(way, rows):  # type: ignore[no-untyped-def]
+    """A triangle wave: the way itself up to so many rows, then back to 0, and so on."""
+    inside = abs(way) % (2 * rows)
+    inside = min(inside, 2 * rows - inside)
+    return inside if way > 0 else -inside
 
 
 @compiled

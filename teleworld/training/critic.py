@@ -1,8 +1,9 @@
 """A critic of latents, for what the memory does not know.
 
 There, squared error has one answer: the mean of all that might be, which is fog. The critic asks that what is made up could
-be a recording: it tells recorded latents from made ones cell by cell, and counts where nothing is known. It sees single
-frames, weighted as the loss weighs channels; that frames agree with each other is the business of guidance and context.
+be a recording: it tells recorded latents from made ones cell by cell, and counts most where nothing is known, or what is
+shown is worn. It sees single frames, weighted as the loss weighs channels; that frames agree with each other is the business
+of guidance and context.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class LatentCritic(nn.Module):
 
 
 def critic_loss(critic: LatentCritic, made: Tensor, recorded: Tensor, unknown: Tensor, judged: Tensor) -> Tensor:
-    """Hinge loss of the critic, cells weighted by `judged`, the part of `unknown` that counts; no gradient for `made`."""
+    """Hinge loss of the critic, cells weighted by `judged`, how much each counts; no gradient for `made`."""
     real, false = critic(recorded, unknown), critic(made.detach(), unknown)
     return mean_where(F.relu(1 - real) + F.relu(1 + false), judged)
 

@@ -3,7 +3,7 @@
 A network that only ever saw clean averages would sharpen the decoder's artefacts as faithfully as its detail. So most
 inputs lose detail the way a patch codec loses it (few coefficients of 4-frame 8x8 patches, on the codec's own grid),
 and a share of them goes through the real Stream-VAE when its weights are at hand. All functions take and give pixels
-[B, 3, F, H, W] in [-1, 1] with F a multiple of 4 and H, W multiples of 8, cut on the codec's 8-pixel grid.
+[B, 3, F, H, W] in [-1, 1]; all but `blur` and `fade` with F a multiple of 4 and H, W multiples of 8, cut on the codec's grid.
 """
 
 from __future__ import annotations
@@ -106,6 +106,12 @@ def _photometric(pixels: Tensor, random: np.random.Generator) -> Tensor:
         shift = torch.from_numpy(random.normal(0, 0.01, (1, 3, 1, 1, 1)).astype(np.float32))
         pixels = (pixels + 1) * random.normal(1, 0.015) - 1 + shift
     return pixels.clamp(-1, 1)
+
+
+def fade(pixels: Tensor, contrast: float) -> Tensor:
+    """So much of the contrast of each clip's colours."""
+    middle = pixels.mean(dim=(2, 3, 4), keepdim=True)
+    return middle + contrast * (pixels - middle)
 
 
 def blur(pixels: Tensor, sigma: float) -> Tensor:

@@ -4,8 +4,8 @@ Each step draws one group (plan, first half or second half) and a noise level; c
 network as they do when it samples. A share of the halves is populated between key frames that the network planned itself
 (self-forcing), and a share of what the memory shows is as worn as after many rounds of being shown and generated, so that its
 own errors are no surprise and do not add up. The loss is on the clean latent, each channel weighted by the pixel
-variance that it carries, since the latents themselves are whitened; what no recorded key frame tells must also pass a
-critic where the memory knows nothing (`teleworld/training/critic.py`).
+variance that it carries, since the latents themselves are whitened; what is made from noise alone, and told by no recorded
+key frame, must also pass a critic, most of all where the memory knows nothing (`teleworld/training/critic.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from teleworld.models.dit import DiT, DiTConfig, KVCache
 from teleworld.models.stream_vae.patch import PatchVAE
 from teleworld.models.text import TextEncoder
 from teleworld.training.critic import LatentCritic, critic_loss, mean_where
-from teleworld.training.degradation import blur
+from teleworld.training.degradation import blur, fade
 from teleworld.training.loop import Run
 from teleworld.training.muon import MuonAdamW
 from teleworld.training.segments import SegmentSet
@@ -44,13 +44,12 @@ GROUPS = (Group.PLAN, Group.FIRST_HALF, Group.SECOND_HALF)
 class DiTTraining:
     """Settings of a run. shares: how often each of `GROUPS` is drawn. drop_guidance, drop_text: probabilities of training
     without them. worn: share of segments whose guidance is blurred and faded, and half the time their context blurred alike.
-    context_noise: largest sigma of noise left on clean context. own_context: how often a half stands
-    between the network's own key frames, planned in one step, in place of the recorded ones.
-    from_noise: share of samples at noise level 1, where one-step sampling starts. hole_weight: of squared error there in
-    cells of which the memory shows nothing, or nothing but fog, unless recorded key frames around them tell what they hold.
-    adversarial: weight of the critic; judged: how much it counts in cells that the memory shows, for what it shows may be
-    coarse; critic_rate: its learning rate.
-    sampling_steps: written into the checkpoint; a short training is sharpest in one step, more steps add uncorrelated noise."""
+    context_noise: largest sigma of noise left on clean context. own_context: how often a half stands between the network's
+    own key frames, planned in one step, in place of the recorded ones. from_noise: share of samples at noise level 1, where
+    one-step sampling starts. hole_weight: of squared error there in cells of which the memory shows nothing, or nothing but
+    fog, unless recorded key frames around them tell what they hold. adversarial: weight of the critic, at noise level 1
+    too; judged: how much it counts in cells that the memory shows unworn; critic_rate: its learning rate. sampling_steps:
+    written into the checkpoint; a short training is sharpest in one step, more steps add uncorrelated noise."""
 
     minutes: float = 90.0
     batch: int = 8
@@ -73,14 +72,14 @@ class DiTTraining:
 
 @dataclass(frozen=True, eq=False)
 class SegmentBatch:
-    """latents [B, C, N, h, w], and the same as `context`, which may be worn; guidance [B, C + 1, N - 1, h, w] of latents
-    2..N; text [B, T, D]; worn [B]: how much of the detail guidance has lost, 0 to 1."""
+    """latents [B, C, N, h, w]; context: the same, blurred in some worn segments; guidance [B, C + 1, N - 1, h, w] of latents
+    2..N; text [B, T, D]; wear [B]: how much of the detail guidance has lost, 0 to 1."""
 
     latents: Tensor
     context: Tensor
     guidance: Tensor
     text: Tensor
-    worn: Tensor
+    wear: Tensor
 
 
 class SegmentReader:
@@ -102,7 +101,7 @@ class SegmentReader:
 
     @torch.no_grad()
     def rows(self, rows: Sequence[tuple[SegmentSet, int]], random: np.random.Generator | None = None) -> SegmentBatch:
-        """The given rows, mirrored at random when `random` is given."""
+        """The given rows, mirrored and worn at random when `random` is given."""
         parts = []
         for one, row in rows:
             pictures, guidance, mask, caption = one.read(row)
@@ -110,16 +109,16 @@ class SegmentReader:
                 pictures, guidance, mask = pictures[:, :, ::-1], guidance[:, :, ::-1], mask[:, :, ::-1]
             true, shown = to_pixels(pictures), to_pixels(guidance)
             latents = context = self._vae.encode(true)
-            worn = 0.0
+            wear = 0.0
             if random is not None and random.random() < self._worn:
-                worn = random.uniform(0.1, 1.0)
-                sigma = worn * _WORN_BLUR
-                shown = _faded(blur(shown, sigma), random.uniform(_WORN_CONTRAST, 1.0))
+                wear = random.uniform(0.1, 1.0)
+                sigma = wear * _WORN_BLUR
+                shown = fade(blur(shown, sigma), random.uniform(_WORN_CONTRAST, 1.0))
                 if random.random() < 0.5:
                     context = self._vae.encode(blur(true, sigma))
             known = coverage(torch.from_numpy(np.ascontiguousarray(mask)))
             hint = torch.cat([self._vae.project(shown), known], dim=1)
-            parts.append((latents, context, hint, self._text(caption), torch.tensor([worn])))
+            parts.append((latents, context, hint, self._text(caption), torch.tensor([wear])))
         return SegmentBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def _text(self, caption: str) -> Tensor:
@@ -210,13 +209,13 @@ def train_dit(
         predicted, clean = predict_group(dit, batch, timeline, group, sigma, noise, context)
         hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
         unknown, start = 1 - hint[:, -1:], (sigma == 1).view(-1, 1, 1, 1, 1) & invented
-        lost = torch.maximum(unknown, batch.worn.view(-1, 1, 1, 1, 1))
+        lost = torch.maximum(unknown, batch.wear.view(-1, 1, 1, 1, 1))
         matters = weights * (1 - (1 - settings.hole_weight) * lost * start)
         error = (matters * (predicted - clean).square()).mean()
         figures = {"error": error}
         loss = error
         if invented:
-            judged = settings.judged + (1 - settings.judged) * lost
+            judged = (settings.judged + (1 - settings.judged) * lost) * start
             made = mean_where(critic.judge(predicted, unknown), judged)
             loss = loss - settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP) * made
             figures["made"] = made
@@ -248,9 +247,3 @@ def _drop(batch: SegmentBatch, settings: DiTTraining, random: np.random.Generato
     seen = torch.from_numpy(random.random(size) >= settings.drop_guidance).view(-1, 1, 1, 1, 1)
     read = torch.from_numpy(random.random(size) >= settings.drop_text).view(-1, 1, 1)
     return replace(batch, guidance=batch.guidance * seen, text=batch.text * read)
-
-
-def _faded(pixels: Tensor, contrast: float) -> Tensor:
-    """Pictures [B, 3, F, H, W] with so much of their contrast."""
-    middle = pixels.mean(dim=(2, 3, 4), keepdim=True)
-    return middle + contrast * (pixels - middle)

@@ -127,7 +127,7 @@ def spoil_depth(depth: Depth, random: Random, strength: float) -> Depth:
         spoiled[top : top + tall, left : left + wide] *= np.float32(np.exp(random.normal(0, 0.4)))
     lost = random.random() * 0.3
     spoiled[_smooth_noise(random, (24, 40), depth.shape) < np.quantile([-2.0, 2.0], lost)] = 0
-    # A reconstructed edge is off by a pixel now and then.
+    # A reconstructed edge is off by a pixel, the oftener the stronger the errors.
     if random.random() < 0.5 * strength:
         spoiled = np.roll(spoiled, int(random.integers(-1, 2)), axis=int(random.integers(2)))
     return np.ascontiguousarray(spoiled)

@@ -52,7 +52,7 @@ class SegmentSet:
 
     @cached_property
     def guidance(self) -> NDArray[np.uint8]:
-        """Rendered and filled pictures."""
+        """Rendered pictures. What is stored in their holes does not count: `shown` fills them."""
         return np.load(self.folder / "guidance.npy", mmap_mode="r")
 
     @cached_property
@@ -63,12 +63,16 @@ class SegmentSet:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def shown(self, row: int, frames: slice = slice(None)) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(guidance uint8 [F, H, W, 3] with its holes filled, mask 0 or 255 uint8 [F, H, W]) of some frames of a segment."""
+        mask = np.unpackbits(self.masks[row, frames], axis=-1) * np.uint8(255)
+        return fill(np.array(self.guidance[row, frames]), mask), mask
+
     def read(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], str]:
         """(pictures uint8 [21, H, W, 3], guidance uint8 [20, H, W, 3], mask 0 or 255 uint8 [20, H, W], caption)."""
         start = int(self.starts[row])
-        mask = np.unpackbits(self.masks[row], axis=-1) * np.uint8(255)
         pictures = np.array(self.episode.rgb[start : start + FRAMES + 1])
-        return pictures, np.array(self.guidance[row]), mask, self.episode.caption(start + FRAMES // 2)
+        return pictures, *self.shown(row), self.episode.caption(start + FRAMES // 2)
 
     def decoder_window(
         self, row: int, chunk: int, chunks: int
@@ -93,7 +97,8 @@ Measure = Callable[[Field, NDArray[np.uint8], CameraPath, tuple[int, ...]], Obse
 def simulate(
     episode: Episode, start: int, random: np.random.Generator, corruption: Corruption, measure: Measure | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Guidance uint8 [20, H, W, 3] and mask uint8 [20, H, W] for the frames behind `start`; depth is recorded or measured."""
+    """What a memory shows of the frames behind `start`, uint8 [20, H, W, 3], black in holes, and its mask uint8 [20, H, W];
+    depth is recorded or measured."""
     spacing = int(random.integers(6, 13))
     recent = [start - spacing * number for number in range(int(random.integers(0, 6)), 0, -1)]
     elsewhere: list[int] = []
@@ -116,7 +121,7 @@ def simulate(
         field = fuse(field, seen)[1]
     height, width = episode.rgb.shape[1:3]
     view = render(field, episode.cameras[slice(start + 1, start + 1 + FRAMES)], width, height)
-    return fill(view.rgb, view.mask), view.mask
+    return view.rgb, view.mask
 
 
 def _recorded(

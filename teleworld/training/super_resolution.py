@@ -1,11 +1,11 @@
 """Training of the streaming super-resolution: degraded clips beside the memory's guidance in, the recorded high-resolution
 frames as target.
 
-Squared or absolute error alone teaches a small network to blur. Three terms work against that: differences of
-neighbouring pixels in space and time, the local energy of those differences (texture of the right strength even where
-its exact place cannot be known), and, once the first tenth of a run is over, a patch critic. The cheapest way to such energy
-is a comb, the same in every 2x2 pixels; a fourth term forbids it. Figures to watch are PSNR
-against bicubic enlargement and sharpness (gradient energy relative to the target); pictures decide.
+Squared or absolute error alone teaches a small network to blur. Four terms work against that: differences of neighbouring
+pixels in space and time; the local energy of those differences (texture of the right strength even where its exact place
+cannot be known); the mean of what differs within 2x2 pixels, since the cheapest way to such energy is a comb over
+everything; and, once the first tenth of a run is over, a patch critic. Figures to watch are PSNR against bicubic enlargement
+and sharpness (gradient energy relative to the target); pictures decide.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class PatchCritic(nn.Module):
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         widths = (6, width, 2 * width, 2 * width)
-        self.down = nn.ModuleList(
+        self.layers = nn.ModuleList(
             spectral_norm(nn.Conv2d(first, second, 3, padding=1)) for first, second in itertools.pairwise(widths)
         )
         self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
@@ -74,7 +74,7 @@ class PatchCritic(nn.Module):
         # The difference holds the detail alone, in which real and false pictures differ.
         smooth = functional.interpolate(low, size=pictures.shape[2:], mode="bilinear")
         x = torch.cat([pictures, 4 * (pictures - smooth)], dim=1)
-        for layer in self.down:
+        for layer in self.layers:
             # A convolution of stride two would draw its own grid: its gradient is not the same for odd and even pixels.
             x = functional.avg_pool2d(functional.leaky_relu(layer(x), 0.2), 2)
         return self.score(x)
@@ -149,8 +149,8 @@ def draw_window(
     row = int(random.integers(len(one)))
     chunk = int(random.integers((FRAMES - frames) // 4 + 1))
     start = int(one.starts[row]) + 4 * chunk + 1
-    guidance = one.guidance[row, 4 * chunk : 4 * chunk + frames]
-    return np.array(one.episode.rgb_high[start : start + frames]), np.array(guidance)
+    guidance, _ = one.shown(row, slice(4 * chunk, 4 * chunk + frames))
+    return np.array(one.episode.rgb_high[start : start + frames]), guidance
 
 
 def as_clips(high: NDArray[np.uint8], guidance: NDArray[np.uint8]) -> Clips:

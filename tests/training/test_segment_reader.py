@@ -9,6 +9,7 @@ import torch
 from teleworld.models.dit import NANO
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.text import TextEncoder
+from teleworld.training.degradation import fade
 from teleworld.training.dit import SegmentBatch, SegmentReader
 
 
@@ -40,6 +41,7 @@ def drawn(worn: float, seed: int) -> SegmentBatch:
 def test_worn_guidance_has_less_detail_and_the_truth_keeps_its_own(worn: float) -> None:
     seen = [drawn(worn, seed) for seed in range(8)]
     for batch in seen:
+        assert (batch.wear.item() > 0) == bool(worn)
         channels = PatchVAEConfig().channels
         assert batch.latents.shape[:3] == (1, channels, 6) and batch.guidance.shape[:3] == (1, channels + 1, 5)
         assert set(batch.guidance[:, -1].unique().tolist()) == {0.0, 1.0}
@@ -47,3 +49,10 @@ def test_worn_guidance_has_less_detail_and_the_truth_keeps_its_own(worn: float) 
         assert ratio < 0.95 if worn else ratio > 0.99
     same = [torch.equal(batch.context, batch.latents) for batch in seen]
     assert all(same) if not worn else any(same) and not all(same)
+
+
+def test_fading_keeps_the_mean_and_so_much_contrast() -> None:
+    pixels = torch.randn(1, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    faded = fade(pixels, 0.5)
+    torch.testing.assert_close(faded.mean(), pixels.mean())
+    torch.testing.assert_close(faded.std(dim=(2, 3, 4)), 0.5 * pixels.std(dim=(2, 3, 4)))

@@ -91,5 +91,13 @@ def test_a_run_learns_exports_and_resumes(tmp_path: Path) -> None:
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["size"] > 0 and (tmp_path / "export" / "dit.safetensors").exists()
     run = Run(tmp_path / "run" / "critic", LatentCritic(torch.ones(4)), learning_rate=1e-3, total_seconds=1)
-    assert run.resume() and 0 < run.step <= line["step"], "it judges what no recorded key frame tells"
+    assert run.resume() and 0 < run.step <= line["step"]
     assert train().draws == 0, "the time is spent"
+
+
+def test_halves_between_recorded_key_frames_are_not_judged(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, shares=(0.0, 0.5, 0.5), own_context=0.0)
+    evaluate = lambda dit: {}  # noqa: E731
+    train_dit(tmp_path, Reader(), torch.ones(4), evaluate, settings, CONFIG, 6, tmp_path, every=10**6)  # type: ignore[arg-type]
+    run = Run(tmp_path / "critic", LatentCritic(torch.ones(4)), learning_rate=1e-3, total_seconds=1)
+    assert run.resume() and run.step == 0
