@@ -38,6 +38,7 @@ class EventHub:
             url, socket_timeout=None, retry=Retry(NoBackoff(), 0), health_check_interval=_POLL_SECONDS
         )
         self._pubsub: PubSub | None = None
+        self._speaking = asyncio.Lock()
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
 
     async def run(self) -> None:
@@ -56,9 +57,10 @@ class EventHub:
         for channel in channels:
             self._listeners[channel].append(listener)
         try:
-            if self._pubsub is not None:
-                with suppress(RedisError, OSError):  # `run` notices too, and subscribes anew
-                    await self._pubsub.subscribe(*channels)
+            async with self._speaking:
+                if self._pubsub is not None:
+                    with suppress(RedisError, OSError):  # `run` notices too, and subscribes anew
+                        await self._pubsub.subscribe(*channels)
             yield
         finally:
             for channel in channels:
@@ -66,15 +68,17 @@ class EventHub:
             if forgotten := [channel for channel in channels if not self._listeners[channel]]:
                 for channel in forgotten:
                     del self._listeners[channel]
-                if self._pubsub is not None:
-                    with suppress(RedisError, OSError):
-                        await self._pubsub.unsubscribe(*forgotten)
+                async with self._speaking:
+                    if self._pubsub is not None:
+                        with suppress(RedisError, OSError):
+                            await self._pubsub.unsubscribe(*forgotten)
 
     async def _listen(self) -> None:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         try:
-            await pubsub.subscribe(f"{PREFIX}:events", *self._listeners)
-            self._pubsub = pubsub
+            async with self._speaking:  # who begins to listen meanwhile subscribes afterwards
+                await pubsub.subscribe(f"{PREFIX}:events", *self._listeners)
+                self._pubsub = pubsub
             self._tell_lost()
             while True:
                 message = await pubsub.get_message(timeout=_POLL_SECONDS)
@@ -84,8 +88,10 @@ class EventHub:
             _log.warning("the subscription to the store is broken", extra={"error": str(error)})
         finally:
             self._pubsub = None
-            with suppress(RedisError, OSError):
-                await pubsub.aclose()
+            # A command that finds its connection closed opens it again, and nobody would close that one.
+            async with self._speaking:
+                with suppress(RedisError, OSError):
+                    await pubsub.aclose()
 
     def _deliver(self, channel: str, data: bytes) -> None:
         kind, _, value = data.partition(b":")

@@ -111,7 +111,8 @@ class Worlds:
         """Let everything go."""
         self._draining = True
         await asyncio.gather(*(drive.close() for drive in tuple(self.drives.values())))
-        await asyncio.gather(*self._detached_tasks, return_exceptions=True)
+        while self._detached_tasks:
+            await asyncio.gather(*self._detached_tasks, return_exceptions=True)
         for fleet in self.roster.fleets:
             await fleet.dispatcher.close()
         await self.roster.close()
