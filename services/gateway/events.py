@@ -76,8 +76,10 @@ class EventHub:
     async def _listen(self) -> None:
         pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
         try:
+            await pubsub.subscribe(f"{PREFIX}:events")  # connects, which may take long: nobody waits for that
             async with self._speaking:  # who begins to listen meanwhile subscribes afterwards
-                await pubsub.subscribe(f"{PREFIX}:events", *self._listeners)
+                if self._listeners:
+                    await pubsub.subscribe(*self._listeners)
                 self._pubsub = pubsub
             self._tell_lost()
             while True:
