@@ -1,16 +1,14 @@
 """Training of the streaming super-resolution: degraded clips beside the memory's guidance in, the recorded high-resolution
 frames as target.
 
-Squared or absolute error alone teaches a small network to blur. Four terms work against that: differences of neighbouring
+Squared or absolute error alone teaches a small network to blur. Three terms work against that: differences of neighbouring
 pixels in space and time; the local energy of those differences (texture of the right strength even where its exact place
-cannot be known); the mean of what differs within 2x2 pixels, since the cheapest way to such energy is a comb over
-everything; and, once the first tenth of a run is over, a patch critic. Figures to watch are PSNR against bicubic enlargement
-and sharpness (gradient energy relative to the target); pictures decide.
+cannot be known); and the mean of what differs within 2x2 pixels, since the cheapest way to such energy is a comb. Figures to
+watch are PSNR against bicubic enlargement and sharpness (gradient energy relative to the target); pictures decide.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.parametrizations import spectral_norm
 
 from teleworld.models.stream_vae.base import DecoderGuidance, StreamVAE
 from teleworld.models.super_resolution import SuperResolution, SuperResolutionConfig, save_super_resolution
@@ -37,9 +34,8 @@ class SuperResolutionTraining:
     """Settings of a run.
 
     minutes: wall time in all, over resumptions. batch, frames, crop: clips of a step, their frames (a multiple of 4)
-    and low-resolution size (height, width). edges, texture, comb, adversarial: weights of the loss terms beside the plain
-    distance; the critic's pull has no bound, and five times this weight made pictures burst. critic_from: share of the run
-    after which the critic takes part. unguided: share of steps that see nothing of the memory. evaluate_every: seconds.
+    and low-resolution size (height, width). edges, texture, comb: weights of the loss terms beside the plain distance.
+    unguided: share of steps that see nothing of the memory. evaluate_every: seconds.
     """
 
     minutes: float = 60.0
@@ -50,48 +46,10 @@ class SuperResolutionTraining:
     edges: float = 0.3
     texture: float = 0.3
     comb: float = 5.0
-    adversarial: float = 0.01
-    critic_from: float = 0.1
     vae_share: float = 0.7
     unguided: float = 0.25
     evaluate_every: float = 480.0
     seed: int = 0
-
-
-class PatchCritic(nn.Module):
-    """Scores how real patches look beside what they were enlarged from: [N, 1, H / 8, W / 8]."""
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        widths = (6, width, 2 * width, 2 * width)
-        self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(first, second, 3, padding=1)) for first, second in itertools.pairwise(widths)
-        )
-        self.score = spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1))
-
-    def forward(self, pictures: Tensor, low: Tensor) -> Tensor:
-        """Raw scores, higher for real. pictures: [N, 3, H, W]; low: the same frames at low resolution."""
-        # The difference holds the detail alone, in which real and false pictures differ.
-        smooth = functional.interpolate(low, size=pictures.shape[2:], mode="bilinear")
-        x = torch.cat([pictures, 4 * (pictures - smooth)], dim=1)
-        for layer in self.layers:
-            # A convolution of stride two would draw its own grid: its gradient is not the same for odd and even pixels.
-            x = functional.avg_pool2d(functional.leaky_relu(layer(x), 0.2), 2)
-        return self.score(x)
-
-
-class Adversaries(nn.Module):
-    """The network and its critic under one optimiser: the critic's weights never see the network's loss."""
-
-    def __init__(self, config: SuperResolutionConfig) -> None:
-        super().__init__()
-        self.network = SuperResolution(config)
-        self.critic = PatchCritic()
-
-    def judge(self, pictures: Tensor, low: Tensor) -> Tensor:
-        """Scores with the critic held fixed: gradients reach the pictures only."""
-        fixed = {name: value.detach() for name, value in self.critic.named_parameters()}
-        return torch.func.functional_call(self.critic, fixed, (pictures, low))
 
 
 def reconstruction_loss(out: Tensor, target: Tensor, edges: float, texture: float, comb: float) -> Tensor:
@@ -111,10 +69,10 @@ def _energy(difference: Tensor) -> Tensor:
 
 
 def _comb(error: Tensor) -> Tensor:
-    """How much the four pixels of a 2x2 block differ in the mean of a picture: textures do not, a comb does everywhere."""
+    """How much the four pixels of a 2x2 block differ in the mean of a window of 32x32: textures hardly do, a comb does."""
     places = functional.pixel_unshuffle(error.transpose(1, 2).flatten(0, 1), 2).unflatten(1, (-1, 4))
-    means = places.mean(dim=(-2, -1))
-    return (means - means.mean(dim=-1, keepdim=True)).abs().mean()
+    means = functional.avg_pool3d(places, (1, 16, 16), (1, 8, 8))
+    return (means - means.mean(dim=2, keepdim=True)).abs().mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,28 +144,26 @@ def train_super_resolution(
     then, and at the end.
     """
     torch.manual_seed(settings.seed)
-    pair = Adversaries(config).train()
-    run = Run(folder, pair, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
+    network = SuperResolution(config).train()
+    run = Run(folder, network, learning_rate=settings.learning_rate, total_seconds=60 * settings.minutes)
     run.resume()
     random = np.random.default_rng([settings.seed, run.step])
     recordings = segments()
     codec = _usable(vae(), recordings, settings)
     evaluated = run.seconds
-    totals: dict[str, float] = {}
+    total = 0.0
     while not run.finished:
         clips = draw_clips(recordings, settings, random)
         hint = clips.guidance
         if random.random() < settings.unguided:
             hint = DecoderGuidance(hint.pixels, torch.zeros_like(hint.mask))
         low = degrade(halve(clips.high), random, codec, settings.vae_share, hint)
-        adversarial = run.seconds >= settings.critic_from * run.total_seconds
-        loss, figures = step_loss(pair, low, replace(clips, guidance=hint), settings, adversarial)
+        loss = step_loss(network, low, replace(clips, guidance=hint), settings)
         run.update(loss, clip=1.0)
-        for name, value in figures.items():
-            totals[name] = totals.get(name, 0.0) + value / 100
+        total += loss.item() / 100
         if run.step % 100 == 0:
-            run.log(**totals)
-            totals = {}
+            run.log(loss=total)
+            total = 0.0
         if run.seconds - evaluated > settings.evaluate_every:
             evaluated = run.seconds
             recordings = segments()
@@ -217,29 +173,16 @@ def train_super_resolution(
     return _export(run, config, codec, export, evaluate)
 
 
-def step_loss(
-    pair: Adversaries, low: Tensor, clips: Clips, settings: SuperResolutionTraining, adversarial: bool
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of one step for network and critic together, and its parts as numbers."""
-    out, target = pair.network.upscale(low, clips.guidance), clips.high
-    loss = reconstruction_loss(out, target, settings.edges, settings.texture, settings.comb)
-    figures = {"loss": loss.item()}
-    if adversarial:
-        # Every other frame: neighbours look alike, and the critic is half of a step's cost.
-        ours, theirs, source = (video[:, :, ::2].transpose(1, 2).flatten(0, 1) for video in (out, target, low))
-        deceit = -pair.judge(ours, source).mean()
-        real, fake = pair.critic(theirs, source), pair.critic(ours.detach(), source)
-        critic = functional.relu(1 - real).mean() + functional.relu(1 + fake).mean()
-        loss = loss + settings.adversarial * deceit + critic
-        figures |= {"deceit": deceit.item(), "critic": critic.item()}
-    return loss, figures
+def step_loss(network: SuperResolution, low: Tensor, clips: Clips, settings: SuperResolutionTraining) -> Tensor:
+    """The loss of one step. low: the clips' frames as they came out of degradation, [B, 3, F, H, W]."""
+    out = network.upscale(low, clips.guidance)
+    return reconstruction_loss(out, clips.high, settings.edges, settings.texture, settings.comb)
 
 
 def averaged_network(run: Run, config: SuperResolutionConfig) -> SuperResolution:
     """The network with the run's averaged weights, for evaluation."""
     network = SuperResolution(config)
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in run.average.items() if k.startswith(prefix)})
+    network.load_state_dict(run.average)
     return network.eval()
 
 
