@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,8 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
     from teleworld.generation.model import SHIPPED
 
     root = options.checkpoint or SHIPPED
-    rows = shipped_networks(root) + public_networks()
+    folders = model_folders(root)
+    rows = shipped_networks(folders) + public_networks()
     worlds = [
         (
             spec.name,
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace, screen: Screen) -> None:
     ]
     screen.table("networks", table, ("model", "network", "parameters", "checkpoint", "sha256"))
     screen.say("")
-    weights = [(folder.spec.name, folder.digest) for folder in model_folders(root)]
+    weights = [(folder.spec.name, folder.digest) for folder in folders]
     screen.table("weights, as a world or a chart names them at full precision", weights, ("model", "digest"))
 
 
@@ -86,14 +87,13 @@ def model_folders(root: Path) -> list[ModelFolder]:
     return folders
 
 
-def shipped_networks(root: Path) -> list[NetworkRow]:
-    """The networks of every model folder below `root`, counted from their headers. Raises CheckpointError as `model_folders`
-    does, or if one lacks a network."""
+def shipped_networks(folders: Sequence[ModelFolder]) -> list[NetworkRow]:
+    """The networks of model folders, counted from their headers. Raises CheckpointError if one lacks a network."""
     from teleworld.generation.model_folder import NETWORKS
     from teleworld.models.conversion import look
 
     rows = []
-    for folder in model_folders(root):
+    for folder in folders:
         learned = folder.spec.name
         for network in NETWORKS:
             file = folder.file(network)
