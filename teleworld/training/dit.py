@@ -4,8 +4,8 @@ Each step draws one group (plan, first half or second half) and a noise level; c
 network as they do when it samples. A share of the halves is populated between key frames that the network planned itself
 (self-forcing), and a share of what the memory shows is as worn as after many rounds of being shown and generated, so that its
 own errors are no surprise and do not add up. The loss is on the clean latent, each channel weighted by the pixel
-variance that it carries, since the latents themselves are whitened; what is made from noise alone, and told by no recorded
-key frame, must also pass a critic, most of all where the memory knows nothing (`teleworld/training/critic.py`).
+variance that it carries, since the latents themselves are whitened; what no recorded key frame tells must also pass a critic,
+most of all where the memory knows nothing (`teleworld/training/critic.py`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class DiTTraining:
     context_noise: largest sigma of noise left on clean context. own_context: how often a half stands between the network's
     own key frames, planned in one step, in place of the recorded ones. from_noise: share of samples at noise level 1, where
     one-step sampling starts. hole_weight: of squared error there in cells of which the memory shows nothing, or nothing but
-    fog, unless recorded key frames around them tell what they hold. adversarial: weight of the critic, at noise level 1
-    too; judged: how much it counts in cells that the memory shows unworn; critic_rate: its learning rate. sampling_steps:
-    written into the checkpoint; a short training is sharpest in one step, more steps add uncorrelated noise."""
+    fog, unless recorded key frames around them tell what they hold. adversarial: weight of the critic, at every noise level
+    (at level 1 alone its pull makes confetti of what is made up); judged: how much it counts in cells that the memory shows
+    unworn; critic_rate: its learning rate. sampling_steps: written into the checkpoint; a short training is sharpest in one
+    step, more steps add uncorrelated noise."""
 
     minutes: float = 90.0
     batch: int = 8
@@ -215,7 +216,7 @@ def train_dit(
         figures = {"error": error}
         loss = error
         if invented:
-            judged = (settings.judged + (1 - settings.judged) * lost) * start
+            judged = settings.judged + (1 - settings.judged) * lost
             made = mean_where(critic.judge(predicted, unknown), judged)
             loss = loss - settings.adversarial * min(1.0, critics.step / CRITIC_WARM_UP) * made
             figures["made"] = made
