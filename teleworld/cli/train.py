@@ -9,13 +9,15 @@ from teleworld.cli.console import Screen
 from teleworld.world.errors import InvalidInput
 from teleworld.world.spec import spec_of
 
-NETWORKS = ("vae", "dit", "dmd", "geometry", "vsr")
+NETWORKS = ("vae", "dit", "multistep", "dmd", "geometry", "vsr")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `teleworld train`."""
     parser.add_argument(
-        "network", choices=NETWORKS, help="dmd distils dit to few steps; vsr is the video super-resolution"
+        "network",
+        choices=NETWORKS,
+        help="multistep teaches dit to gain from steps, dmd distils it to few; vsr is the video super-resolution",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `teleworld record` wrote")
     parser.add_argument(

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from teleworld.generation.conditioning import visible_context
 from teleworld.generation.model import Sampling, save_network
 from teleworld.models.dit import DiT, KVCache
-from teleworld.training.dit import SegmentBatch, SegmentReader
 from teleworld.training.loop import Run
+from teleworld.training.segment_reader import SegmentBatch, SegmentReader
 from teleworld.world.timeline import ChainMode, Timeline
 
 SAVE_EVERY_S = 180.0

@@ -1,7 +1,8 @@
 """The recipes of the nano networks: which data, which settings and which measurements make each checkpoint.
 
 One call trains one network from recordings on disk until its minutes are spent, resuming what the run's folder holds.
-The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder. Segments beside simulated memory
+The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder; `multistep` goes on from its `dit`, and
+`dmd` distils it. Segments beside simulated memory
 guidance, which all but `geometry` learn from, are made on first use next to the recordings and kept; train `geometry` first, and
 they also show the errors of its depth.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import hint_from, to_pixels
@@ -29,9 +31,12 @@ from teleworld.models.super_resolution import SuperResolution, SuperResolutionCo
 from teleworld.models.text import TextEncoder
 from teleworld.training.dataset import Episode, load_split
 from teleworld.training.degradation import patch_loss, vae_round_trip
-from teleworld.training.dit import GROUPS, DiTTraining, SegmentReader, predict_group, train_dit
+from teleworld.training.dit import DiTTraining, train_dit
 from teleworld.training.dmd import Distillation, distil
+from teleworld.training.draws import GROUPS, Draw
 from teleworld.training.geometry import GeometryTraining, evaluate_geometry, train_geometry
+from teleworld.training.multistep import MultistepTraining, train_multistep
+from teleworld.training.segment_reader import SegmentReader
 from teleworld.training.segments import Measure, SegmentSet, build, load_sets
 from teleworld.training.super_resolution import SuperResolutionTraining, measure, train_super_resolution
 from teleworld.training.vae import VAETraining, psnr, train_vae
@@ -90,25 +95,57 @@ def _train_vae(job: Job, said: Callable[[str], None]) -> None:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Latents:
+    """What a recipe of the transformer reads: the codec, training and held-out segments, latents in a segment."""
+
+    vae: PatchVAE
+    reader: SegmentReader
+    tester: SegmentReader
+    count: int
+
+    @classmethod
+    def of(cls, job: Job, said: Callable[[str], None], text_length: int, worn: float = 0.0) -> _Latents:
+        vae, encoder = _vae(job), TextEncoder(text_length)
+        reader = SegmentReader(_segments(job, TRAIN, said), vae, encoder, worn)
+        tester = SegmentReader(_segments(job, HELD_OUT, said), vae, encoder)
+        return cls(vae, reader, tester, spec_of(job.model).latents)
+
+    @property
+    def weights(self) -> Tensor:
+        """[C]: a channel counts by how much of the picture it carries, between its amplitude and its energy."""
+        return self.vae.scale.pow(1.5)
+
+    def measure(self, dit: DiT) -> dict[str, float]:
+        """See `measure_dit`."""
+        return measure_dit(dit, self.tester, self.vae, self.count)
+
+
 def _train_dit(job: Job, said: Callable[[str], None]) -> None:
-    vae = _vae(job)
-    sets, held_out = _segments(job, TRAIN, said), _segments(job, HELD_OUT, said)
-    encoder = TextEncoder(NANO.text_length)
     settings = DiTTraining(minutes=job.minutes, seed=job.seed, learning_rate=1.5e-3)
-    reader, tester = SegmentReader(sets, vae, encoder, settings.worn), SegmentReader(held_out, vae, encoder)
-    latents = spec_of(job.model).latents
-    # A channel counts by how much of the picture it carries, between its amplitude and its energy.
-    weights = vae.scale.pow(1.5)
-    train_dit(
-        job.run,
-        reader,
-        weights,
-        lambda dit: measure_dit(dit, tester, vae, latents),
-        settings,
-        NANO,
-        latents,
-        job.export,
-    )
+    data = _Latents.of(job, said, NANO.text_length, settings.drawing.worn)
+    train_dit(job.run, data.reader, data.weights, data.measure, settings, NANO, data.count, job.export)
+
+
+def _train_multistep(job: Job, said: Callable[[str], None]) -> None:
+    settings = MultistepTraining(minutes=job.minutes, seed=job.seed)
+    start = _start(job, "the one-step network", said)
+    data = _Latents.of(job, said, start.config.text_length, settings.drawing.worn)
+    train_multistep(job.run, data.reader, start, data.weights, data.measure, settings, data.count, job.run / "export")
+
+
+def _train_dmd(job: Job, said: Callable[[str], None]) -> None:
+    settings = Distillation(minutes=job.minutes, seed=job.seed)
+    teacher = _start(job, "the teacher", said)
+    data = _Latents.of(job, said, teacher.config.text_length)
+    distil(job.run, data.reader, teacher, data.measure, settings, data.count, job.run / "export")
+
+
+def _start(job: Job, what: str, said: Callable[[str], None]) -> DiT:
+    """The transformer that a recipe goes on from, which stays where it is."""
+    dit = Model(spec_of(job.model), job.export).dit
+    said(f"{what} is {job.export / 'dit.safetensors'}; the weights go to {job.run / 'export'}")
+    return dit
 
 
 def _train_geometry(job: Job, said: Callable[[str], None]) -> None:
@@ -148,28 +185,10 @@ def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
     )
 
 
-def _train_dmd(job: Job, said: Callable[[str], None]) -> None:
-    model = Model(spec_of(job.model), job.export)
-    vae, latents = _vae(job), model.spec.latents
-    encoder = TextEncoder(model.dit.config.text_length)
-    reader = SegmentReader(_segments(job, TRAIN, said), vae, encoder)
-    tester = SegmentReader(_segments(job, HELD_OUT, said), vae, encoder)
-    settings = Distillation(minutes=job.minutes, seed=job.seed)
-    said(f"the teacher is {job.export / 'dit.safetensors'}; the generator goes to {job.run / 'export'}")
-    distil(
-        job.run,
-        reader,
-        model.dit,
-        lambda dit: measure_dit(dit, tester, vae, latents),
-        settings,
-        latents,
-        job.run / "export",
-    )
-
-
 RECIPES: dict[str, Callable[[Job, Callable[[str], None]], None]] = {
     "vae": _train_vae,
     "dit": _train_dit,
+    "multistep": _train_multistep,
     "dmd": _train_dmd,
     "geometry": _train_geometry,
     "vsr": _train_vsr,
@@ -202,9 +221,8 @@ def measure_dit(dit: DiT, reader: SegmentReader, vae: PatchVAE, latents: int, ro
     noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
     figures = {}
     for group in GROUPS:
-        predicted, clean = predict_group(dit, batch, timeline, group, torch.ones(rows), noise, batch.latents)
-        hint = batch.guidance[:, :, [index - 2 for index in timeline.members(group)]]
-        truth = vae.unproject(clean)
+        draw = Draw(batch, timeline, group, torch.ones(rows), noise, batch.latents, invented=False)
+        hint, predicted, truth = draw.guidance, draw.predict(dit), vae.unproject(draw.clean)
         unknown = (hint[:, -1:] < 0.5).repeat_interleave(vae.frames, dim=2)
         unknown = unknown.repeat_interleave(vae.spatial_stride, dim=3).repeat_interleave(vae.spatial_stride, dim=4)
         holes, name = unknown.expand_as(truth), group.name.lower()

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from teleworld.models.dit import NANO, DiT
-from teleworld.training.dit import SegmentBatch
+from teleworld.models.dit import DiT
 from teleworld.training.dmd import Condition, Distillation, critic_loss, distil, matching_loss, rollout
 from teleworld.training.loop import Run
+from teleworld.training.segment_reader import SegmentBatch
 from teleworld.world.timeline import ChainMode, Group, Timeline
+from tests.training.half_known import CONFIG
 
-CONFIG = replace(NANO, dim=48, ffn=48, heads=2, layers=1, channels=4, extra_channels=5, guidance_channels=5)
 TIMELINE = Timeline.of(6, ChainMode.T_C)
 SETTINGS = Distillation(batch=2, steps=3)
 

@@ -10,7 +10,7 @@ from teleworld.models.dit import NANO
 from teleworld.models.stream_vae.patch import PatchVAE, PatchVAEConfig
 from teleworld.models.text import TextEncoder
 from teleworld.training.degradation import fade
-from teleworld.training.dit import SegmentBatch, SegmentReader
+from teleworld.training.segment_reader import SegmentBatch, SegmentReader
 
 
 class Segments:

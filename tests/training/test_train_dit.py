@@ -6,37 +6,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from teleworld.models.dit import NANO, DiT
 from teleworld.training.critic import LatentCritic, critic_loss, mean_where
-from teleworld.training.dit import DiTTraining, SegmentBatch, train_dit, with_own_plan
+from teleworld.training.dit import DiTTraining, train_dit
+from teleworld.training.draws import Drawing
 from teleworld.training.loop import Run
-from teleworld.world.timeline import ChainMode, Group, Timeline
+from tests.training.half_known import CONFIG, Reader
 
-CONFIG = replace(NANO, dim=48, ffn=48, heads=2, layers=1, channels=4, extra_channels=5, guidance_channels=5)
-TIMELINE = Timeline.of(6, ChainMode.T_C)
-SETTINGS = DiTTraining(minutes=0.02, batch=2, drop_guidance=0.0)
-
-
-class Reader:
-    """Segments whose right half the memory does not know: there the truth is noise, and guidance another noise."""
-
-    def __init__(self) -> None:
-        self.draws = 0
-
-    def batch(self, size: int, random: np.random.Generator) -> SegmentBatch:
-        self.draws += 1
-        of = lambda *shape: torch.from_numpy(random.normal(size=shape)).float()  # noqa: E731
-        latents, hint = of(size, 4, 6, 4, 8), of(size, 4, 5, 4, 8)
-        known = torch.zeros(size, 1, 5, 4, 8)
-        known[..., :4] = 1
-        hint = known * latents[:, :, 1:] + (1 - known) * hint
-        return SegmentBatch(
-            latents, latents, torch.cat([hint, known], dim=1), torch.zeros(size, 3, CONFIG.text_dim), torch.zeros(size)
-        )
+SETTINGS = DiTTraining(minutes=0.02, drawing=Drawing(batch=2, drop_guidance=0.0))
 
 
 def unknown(batch: int = 2) -> Tensor:
@@ -67,16 +46,6 @@ def test_the_judgement_reaches_the_picture_and_leaves_the_critic_alone() -> None
     assert mean_where(torch.ones(2), torch.zeros(2)) == 0
 
 
-def test_a_segment_stands_between_key_frames_of_its_own() -> None:
-    torch.manual_seed(0)
-    dit = DiT(CONFIG)
-    torch.nn.init.normal_(dit.head.head.weight, std=0.1)
-    batch = Reader().batch(2, np.random.default_rng(0))
-    own = with_own_plan(dit, batch, TIMELINE, torch.randn(batch.latents.shape), batch.latents)
-    changed = (own != batch.latents).flatten(3).any(dim=3).any(dim=1).all(dim=0)
-    assert [index + 1 for index in range(6) if changed[index]] == list(TIMELINE.members(Group.PLAN))
-
-
 def test_a_run_learns_exports_and_resumes(tmp_path: Path) -> None:
     def train() -> Reader:
         reader = Reader()
@@ -96,7 +65,7 @@ def test_a_run_learns_exports_and_resumes(tmp_path: Path) -> None:
 
 
 def test_halves_between_recorded_key_frames_are_not_judged(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, shares=(0.0, 0.5, 0.5), own_context=0.0)
+    settings = replace(SETTINGS, drawing=replace(SETTINGS.drawing, shares=(0.0, 0.5, 0.5), own_context=0.0))
     evaluate = lambda dit: {}  # noqa: E731
     train_dit(tmp_path, Reader(), torch.ones(4), evaluate, settings, CONFIG, 6, tmp_path, every=10**6)  # type: ignore[arg-type]
     run = Run(tmp_path / "critic", LatentCritic(torch.ones(4)), learning_rate=1e-3, total_seconds=1)

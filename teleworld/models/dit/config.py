@@ -9,7 +9,8 @@ from teleworld.world.errors import InvalidInput
 
 
 class Parametrization(Enum):
-    """What the head predicts: the flow velocity (Wan2.1), or the clean latent as a residual on the guidance."""
+    """What the head predicts: the flow velocity (Wan2.1), or what the guidance lacks of a guess at the clean latent, which
+    `DiT.predict_clean` weighs against the noisy one."""
 
     VELOCITY = "velocity"
     GUIDED_RESIDUAL = "guided_residual"

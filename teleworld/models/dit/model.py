@@ -169,6 +169,11 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The clean latents [B, C, F, h, w] behind noisy ones at noise level `sigma` [B] in [0, 1].
 
+        A guided residual weighs two tellings of them: the network's guess, taken to be as far off as whitened latents vary
+        (variance 1), and the noisy latents' own, (1 - sigma) clean + sigma noise. At level 1 the guess stands alone; near 0 the
+        noisy latents do, which hold detail that no small network carries through its width. This is the preconditioning of
+        EDM (Karras et al. 2022, table 1, sigma_data = 1) along the flow's line, with a guess where EDM has zero.
+
         guidance: [B, C + 1, F, h, w], the guidance latents and their coverage; read by guided residuals alone.
         extra: [B, extra_channels, F, h, w] of a velocity configuration (Wan2.1 I2V: mask and picture latents).
         Latents and levels may be float32 where the network computes in less: bfloat16 cannot tell 937.5 from 936.
@@ -177,8 +182,11 @@ class DiT(nn.Module):
         seen = noisy.to(self.patch_embedding.weight.dtype)
         if self.config.parametrization is Parametrization.VELOCITY:
             return noisy - sigma.view(-1, 1, 1, 1, 1) * self(seen, timestep, indices, text, visible, extra)
-        residual = self(seen, timestep, indices, text, visible, guidance)
-        return residual if guidance is None else residual + guidance[:, :-1]
+        guess = self(seen, timestep, indices, text, visible, guidance)
+        if guidance is not None:
+            guess = guess + guidance[:, :-1]
+        level = sigma.view(-1, 1, 1, 1, 1)
+        return (level**2 * guess + (1 - level) * noisy) / (level**2 + (1 - level) ** 2)
 
     def _widen(self, latents: Tensor, extra: Tensor | None) -> Tensor:
         if not self.config.extra_channels:
