@@ -9,7 +9,7 @@ from teleworld.cli.console import Screen
 from teleworld.world.errors import InvalidInput
 from teleworld.world.spec import spec_of
 
-NETWORKS = ("vae", "dit", "multistep", "dmd", "geometry", "vsr")
+NETWORKS = ("vae", "dit", "dmd", "geometry", "vsr")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "network",
         choices=NETWORKS,
-        help="multistep teaches dit to gain from steps, dmd distils it to few; vsr is the video super-resolution",
+        help="dmd distils dit to few steps; vsr is the video super-resolution",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="what `teleworld record` wrote")
     parser.add_argument(

@@ -22,7 +22,7 @@ def measure(reconstructor: Reconstructor, start: Start, keys: list[int], revisio
     """What the network sees in the true frames `keys` (counted from the start picture) beside the memory's `revision`."""
     pictures = np.array(start.episode.rgb[np.array(keys) + start.frame])
     field = reconstructor.memory.field_at(WORLD, EPOCH, revision)
-    return reconstructor.measure(field, pictures, start.path[keys], tuple(keys))
+    return reconstructor.measure_recorded(field, pictures, start.path[keys], tuple(keys))
 
 
 @torch.inference_mode()

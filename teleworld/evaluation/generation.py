@@ -10,6 +10,7 @@ import torch
 from teleworld.evaluation.camera_control import camera_errors
 from teleworld.evaluation.metrics import depth_error, neighbour_correlation, overlap, psnr, seam_ratio, sharpness
 from teleworld.evaluation.rollout import Roller, Walk
+from teleworld.evaluation.routes import Recorded
 from teleworld.evaluation.samples import Start
 from teleworld.evaluation.smooth_fill import smoothly_filled
 from teleworld.generation.model import Model
@@ -32,7 +33,7 @@ class Pair:
 
 def generate(roller: Roller, start: Start, seed: int) -> Pair:
     """The walk along the recorded cameras."""
-    walk = Walk.of(roller.walk(start.picture, start.path, roller.prompt(start.caption), seed))
+    walk = Walk.of(roller.walk(start.picture, Recorded(start.path), roller.prompt(start.caption), seed))
     return Pair(start, walk, np.array(start.episode.rgb[start.span])[: len(walk.frames)])
 
 
@@ -91,7 +92,7 @@ def sampled_segment(
     roller = Roller(model.sampled(replace(model.sampling, steps=steps)), timeline)
     path = start.path[slice(0, 1 + timeline.frames_per_segment)]
     prompt = roller.prompt(start.caption)
-    first, second = (next(roller.walk(start.picture, path, prompt, seed)) for seed in (0, 1))
+    first, second = (next(roller.walk(start.picture, Recorded(path), prompt, seed)) for seed in (0, 1))
     true, truth = _true_latents(model, start, len(first.frames)), np.array(start.episode.rgb[start.span])
     token = model.dit.config.patch[-1]
     figures = {

@@ -1,7 +1,7 @@
-"""A walk along given cameras, task by task on one thread: what a world generates where the truth is known.
+"""A walk along a route, task by task on one thread: what a world generates where the truth is known, or while it is played.
 
-The live engine walks where keys lead; here the cameras of a recording are commanded, so that every generated frame has
-its true counterpart. The cores are those of the services, and so is the order of the tasks.
+Where the cameras of a recording are commanded, every generated frame has its true counterpart. The cores are those of the
+services, and so is the order of the tasks.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from teleworld.evaluation.routes import Route
 from teleworld.generation.conditioning import latents_to_tensor
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import decoder_guidance, to_frames
@@ -22,6 +23,7 @@ from teleworld.memory.fusion import Observation
 from teleworld.memory.memory import Memory
 from teleworld.memory.store import LocalMemoryStore
 from teleworld.world.camera import CameraPath
+from teleworld.world.collision import Clearance
 from teleworld.world.timeline import Group, Timeline
 from teleworld.world.work import (
     BridgeRequest,
@@ -75,22 +77,25 @@ class Roller:
 
     @torch.inference_mode()
     def walk(
-        self, picture: Bytes, path: CameraPath, prompt: Prompt, seed: int, *, last_only: bool = False
+        self, picture: Bytes, route: Route, prompt: Prompt, seed: int, *, last_only: bool = False
     ) -> Iterator[Segment]:
-        """The segments whose cameras `path` [1 + frames] holds; path[0] is the camera of `picture` uint8 [H, W, 3].
+        """The whole segments of `route`, whose first camera is that of `picture` uint8 [H, W, 3].
 
-        Where a planned latent lies beyond the end, the last camera stands in; it is not shown. last_only: show the last
-        segment alone, and save the time to decode the others.
+        Where a planned latent lies beyond the cameras that are known, the last of them stands in; it is not shown. last_only:
+        show the last segment alone, and save the time to decode the others.
         """
         memory = Memory(LocalMemoryStore())
         reconstructor = Reconstructor(self.model, memory)
         timeline = self.timeline
         prefix = self._planner.encode(EncodeRequest(self._context(0, seed), picture)).latent
-        start = ReconstructRequest(self._context(0, seed), -1, picture[None], path[:1], (0,))
-        revision = reconstructor.reconstruct(start).revision
-        count = (len(path) - 1) // timeline.frames_per_segment
+        path = route.cameras(0, 0, Clearance.open(), 0.0)
+        begun = reconstructor.reconstruct(ReconstructRequest(self._context(0, seed), -1, picture[None], path[:1], (0,)))
+        revision, clearance = begun.revision, begun.clearance
+        count = route.frames // timeline.frames_per_segment
         for number in range(count):
             context, origin = self._context(number, seed), number * timeline.frames_per_segment
+            shown, planned = timeline.frames_per_segment, 4 * (timeline.latents - 1)
+            path = route.cameras(origin + shown, origin + planned, clearance, begun.median_depth)
             guidance = self._guide(reconstructor, context, revision, path, origin)
             latents = self._generate(context, prefix, guidance, prompt)
             keys = np.stack([latents[index] for index in timeline.key_frames])
@@ -101,6 +106,8 @@ class Roller:
             field = memory.field_at(WORLD, EPOCH, revision)
             seen = reconstructor.measure(field, bridged.pictures, path[at], tuple(at))
             revision = memory.fuse_and_append(WORLD, EPOCH, revision, seen).revision
+            x, y, z = (float(value) for value in path.camera_to_world[at[-1], :3, 3])
+            clearance = memory.clearance(WORLD, EPOCH, revision, x, y, z)
             if not last_only or number == count - 1:
                 yield self._show(origin + 1, latents, guidance, seen)
             prefix = bridged.boundary

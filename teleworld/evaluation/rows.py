@@ -190,12 +190,20 @@ def _minutes() -> Iterator[Row]:
     needs = frozenset({"long"})
     for name in ("colour", "contrast", "sharpness"):
         what = f"slope of {'the colour mean' if name == 'colour' else name} per minute beyond the true one"
-        yield Row(f"drift_{name}", "L", "", what, needs, _slope("planned", name), Bar(high=0.03))
+        yield Row(f"drift_{name}", "L", "", what, needs, _slope("long", "planned", name), Bar(high=0.03))
         yield Row(
             f"drift_{name}_autoregression", "L", "", "the same, latent after latent", needs,
-            _slope("autoregressive", name),
+            _slope("long", "autoregressive", name),
         )  # fmt: skip
         yield Row(f"drift_{name}_ratio", "L", "", "ours over that one's", needs, _slope_ratio(name), Bar(high=0.5))
+    played, title = frozenset({"play"}), "of a minute by held keys, per minute"
+    for name in ("colour", "contrast", "sharpness"):
+        what = f"slope of {'the colour mean' if name == 'colour' else name} {title}"
+        yield Row(f"played_{name}", "L", "", what, played, _slope("play", "", name))
+    yield Row(
+        "played_last", "L", "", "gradient energy of its last ten seconds / of the recorded walk", played,
+        mean("play", "L", "", "last"),
+    )  # fmt: skip
     for kind, what in (("turn", "a turn of 360°"), ("loop", "a loop of 20 s")):
         once = frozenset({kind})
         yield Row(
@@ -213,11 +221,11 @@ def _minutes() -> Iterator[Row]:
     )  # fmt: skip
 
 
-def _slope(variant: str, name: str) -> Callable[[Findings], Figure]:
+def _slope(kind: str, variant: str, name: str) -> Callable[[Findings], Figure]:
     """The size of the mean slope: what walks have in common is drift, what single walks do is what they look at."""
 
     def value(found: Findings) -> Figure:
-        common = Figure.of(found.column("long", "L", variant, name))
+        common = Figure.of(found.column(kind, "L", variant, name))
         return Figure(abs(common.mean), common.interval, common.count)
 
     return value

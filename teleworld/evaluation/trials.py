@@ -35,7 +35,7 @@ class Trial:
     still: the networks on true frames. time: the decoder's speed. short: seconds along a recording; long: a minute (both:
     `planned`, or `autoregressive`, the same network latent after latent). steps: samples of a segment with so many
     steps, `teacher16` those of the network before distillation. turn, loop: coming back, with the memory `on` or `off`.
-    movers: a turn away from a monster and back.
+    movers: a turn away from a monster and back. play: a minute by held keys.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Laboratory:
         count, length = trial.number + 1, self._planned.frames_per_segment
         if trial.kind == "movers":
             return with_movers(episodes, count)[trial.number]
-        if trial.kind == "long":
+        if trial.kind in ("long", "play"):
             longest = max(map(len, episodes)) - 1
             frames = length * math.floor(min(trial.seconds * fps, longest) / length)
         else:
@@ -104,6 +104,9 @@ class Laboratory:
                 return self._short(trial, start)
             case "long":
                 return self._long(trial, start)
+            case "play":
+                values, walk = long_walks.play(Roller(self.model, self._planned, upscale=False), start, trial.number)
+                return Finding(values, strip=_strip(trial, [walk.guidance, walk.frames]), caption=start.name)
             case "turn" | "loop":
                 path = there_and_back(start) if trial.kind == "loop" else full_turn(start, self._turn_frames)
                 roller = Roller(self.model, self._planned, remember=trial.variant == "on", upscale=False)
@@ -131,13 +134,13 @@ class Laboratory:
         values = generation.against_engine(pair, timeline, self.model.spec.fps)
         if trial.variant == "planned":
             values |= generation.camera_control(pair)
-        return Finding(values, strip=_strip(trial, pair), caption=start.name)
+        return Finding(values, strip=_strip(trial, _beside(pair)), caption=start.name)
 
     def _long(self, trial: Trial, start: Start) -> Finding:
         pair, _ = self._pair(trial, start)
         fps = self.model.spec.fps
         values, series = long_walks.drift_figures(pair, fps), long_walks.along_the_walk(pair, fps)
-        return Finding(values, series, strip=_strip(trial, pair), caption=start.name)
+        return Finding(values, series, strip=_strip(trial, _beside(pair)), caption=start.name)
 
     def _sample(self, trial: Trial, start: Start) -> Finding:
         model = self.teacher if trial.variant.startswith(TEACHER) else self.model
@@ -169,9 +172,12 @@ def _plan(numbers: Iterable[int], seconds: float, steps: list[str]) -> Iterator[
                 yield Trial(kind, "L", variant, number)
         for variant in ("planned", "autoregressive"):
             yield Trial("long", "L", variant, number, seconds)
+        yield Trial("play", "L", "", number, seconds)
 
 
-def _strip(trial: Trial, pair: generation.Pair) -> np.ndarray | None:
-    if trial.number >= STRIPS:
-        return None
-    return strip([pair.truth, pair.walk.guidance, pair.walk.frames])
+def _strip(trial: Trial, rows: list[np.ndarray]) -> np.ndarray | None:
+    return strip(rows) if trial.number < STRIPS else None
+
+
+def _beside(pair: generation.Pair) -> list[np.ndarray]:
+    return [pair.truth, pair.walk.guidance, pair.walk.frames]

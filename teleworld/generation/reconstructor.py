@@ -11,10 +11,11 @@ from teleworld.generation.conditioning import tensor_to_latents
 from teleworld.generation.model import Model
 from teleworld.generation.pixels import coverage, to_pixels
 from teleworld.generation.stages import StageClock
+from teleworld.memory.agreement import settled
 from teleworld.memory.fusion import Observation
 from teleworld.memory.memory import Memory
 from teleworld.memory.points import Field
-from teleworld.memory.splat import render
+from teleworld.memory.splat import Rendering, render
 from teleworld.world.camera import CameraPath
 from teleworld.world.errors import InvalidInput
 from teleworld.world.work import (
@@ -80,32 +81,46 @@ class Reconstructor:
         )
 
     def measure(self, field: Field, pictures: Bytes, path: CameraPath, frames: tuple[int, ...]) -> Observation:
-        """Depth, confidence and movers of key frames, measured beside the newest frame of the memory.
+        """Depth, confidence and movers of generated key frames, measured beside the newest frame of the memory, whose depth
+        stays where they show what it shows (`teleworld.memory.agreement`).
 
         pictures: uint8 [k, H, W, 3]; path: their k cameras; frames: their global pixel frame numbers.
         """
+        seen, shown = self._measure(field, pictures, path, frames)
+        return settled(seen, shown)
+
+    def measure_recorded(self, field: Field, pictures: Bytes, path: CameraPath, frames: tuple[int, ...]) -> Observation:
+        """The same of pictures that were not made from the memory, and so owe it nothing."""
+        return self._measure(field, pictures, path, frames)[0]
+
+    def _measure(
+        self, field: Field, pictures: Bytes, path: CameraPath, frames: tuple[int, ...]
+    ) -> tuple[Observation, Rendering]:
+        """(what the network says, the memory from the same cameras)."""
         height, width = pictures.shape[1:3]
         if (height, width) != (self.model.spec.lens.height, self.model.spec.lens.width):
             raise InvalidInput(
                 "pictures", f"expected {self.model.spec.lens.width} x {self.model.spec.lens.height} pixels"
             )
-        shown, cameras, times = pictures, path, frames
+        known = render(field, path, width, height, frames=frames)
+        shown, cameras, depth = pictures, path, known.depth
         if field.view is not None:
-            times = (field.view.frame, *frames)
+            camera = field.view.camera
             shown = np.concatenate([field.view.picture[None], pictures])
             cameras = CameraPath(
-                np.concatenate([field.view.camera.camera_to_world, path.camera_to_world]),
-                np.concatenate([field.view.camera.intrinsics, path.intrinsics]),
+                np.concatenate([camera.camera_to_world, path.camera_to_world]),
+                np.concatenate([camera.intrinsics, path.intrinsics]),
             )
-        known = render(field, cameras, width, height, frames=times).depth
+            before = render(field, camera, width, height, frames=(field.view.frame,))
+            depth = np.concatenate([before.depth, known.depth])
         estimate = self.model.geometry.infer(
             to_pixels(shown)[0].transpose(0, 1),
             torch.from_numpy(cameras.intrinsics),
             torch.from_numpy(cameras.camera_to_world),
-            torch.from_numpy(known),
+            torch.from_numpy(depth),
         )
         new = slice(len(shown) - len(pictures), None)
-        return Observation(
+        seen = Observation(
             pictures=pictures,
             depth=estimate.depth[new].numpy(),
             confidence=estimate.confidence[new].numpy(),
@@ -113,6 +128,7 @@ class Reconstructor:
             path=path,
             frames=frames,
         )
+        return seen, known
 
     def fork(self, source: str, revision: int, target: str) -> None:
         """Give `target` a memory of its own that starts as `source` was at `revision`."""

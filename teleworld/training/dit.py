@@ -2,7 +2,7 @@
 
 The loss is on the clean latent, each channel weighted by the pixel variance that it carries, since the latents themselves are
 whitened; what no recorded key frame tells must also pass a critic, most of all where the memory knows nothing
-(`teleworld/training/critic.py`). What comes out samples in one step; `teleworld/training/multistep.py` goes on from it.
+(`teleworld/training/critic.py`).
 """
 
 from __future__ import annotations

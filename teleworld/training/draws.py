@@ -68,18 +68,8 @@ class Draw:
         """[B], bool: which samples are at noise level 1."""
         return self.sigma == 1
 
-    def take(self, picked: Tensor) -> Draw:
-        """Some of the samples, by indices or a mask."""
-        return replace(
-            self,
-            batch=self.batch.take(picked),
-            sigma=self.sigma[picked],
-            noise=self.noise[picked],
-            context=self.context[picked],
-        )
-
     def predict(self, dit: DiT) -> Tensor:
-        """The clean latents [B, C, F, h, w] as `dit` answers."""
+        """`dit`'s guess at the clean latents [B, C, F, h, w], which is what it learns; `DiT.predict_clean` weighs it."""
         members, order = self.timeline.members(self.group), self.timeline.visible(self.group)
         text = dit.read_text(self.batch.text)
         visible = [
@@ -88,7 +78,7 @@ class Draw:
         ]
         level = self.sigma.view(-1, 1, 1, 1, 1)
         noisy = (1 - level) * self.clean + level * _of(self.noise, members)
-        return dit.predict_clean(noisy, self.sigma, members, text, KVCache.joined(visible), self.guidance)
+        return dit.guess_clean(noisy, self.sigma, members, text, KVCache.joined(visible), self.guidance)
 
     @torch.no_grad()
     def with_own_plan(self, dit: DiT) -> Draw:

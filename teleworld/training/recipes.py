@@ -1,8 +1,8 @@
 """The recipes of the nano networks: which data, which settings and which measurements make each checkpoint.
 
 One call trains one network from recordings on disk until its minutes are spent, resuming what the run's folder holds.
-The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder; `multistep` goes on from its `dit`, and
-`dmd` distils it. Segments beside simulated memory
+The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder, and `dmd` distils its
+`dit`. Segments beside simulated memory
 guidance, which all but `geometry` learn from, are made on first use next to the recordings and kept; train `geometry` first, and
 they also show the errors of its depth.
 """
@@ -35,7 +35,6 @@ from teleworld.training.dit import DiTTraining, train_dit
 from teleworld.training.dmd import Distillation, distil
 from teleworld.training.draws import GROUPS, Draw
 from teleworld.training.geometry import GeometryTraining, evaluate_geometry, train_geometry
-from teleworld.training.multistep import MultistepTraining, train_multistep
 from teleworld.training.segment_reader import SegmentReader
 from teleworld.training.segments import Measure, SegmentSet, build, load_sets
 from teleworld.training.super_resolution import SuperResolutionTraining, measure, train_super_resolution
@@ -127,25 +126,12 @@ def _train_dit(job: Job, said: Callable[[str], None]) -> None:
     train_dit(job.run, data.reader, data.weights, data.measure, settings, NANO, data.count, job.export)
 
 
-def _train_multistep(job: Job, said: Callable[[str], None]) -> None:
-    settings = MultistepTraining(minutes=job.minutes, seed=job.seed)
-    start = _start(job, "the one-step network", said)
-    data = _Latents.of(job, said, start.config.text_length, settings.drawing.worn)
-    train_multistep(job.run, data.reader, start, data.weights, data.measure, settings, data.count, job.run / "export")
-
-
 def _train_dmd(job: Job, said: Callable[[str], None]) -> None:
     settings = Distillation(minutes=job.minutes, seed=job.seed)
-    teacher = _start(job, "the teacher", said)
+    teacher = Model(spec_of(job.model), job.export).dit
+    said(f"the teacher is {job.export / 'dit.safetensors'}; the generator goes to {job.run / 'export'}")
     data = _Latents.of(job, said, teacher.config.text_length)
     distil(job.run, data.reader, teacher, data.measure, settings, data.count, job.run / "export")
-
-
-def _start(job: Job, what: str, said: Callable[[str], None]) -> DiT:
-    """The transformer that a recipe goes on from, which stays where it is."""
-    dit = Model(spec_of(job.model), job.export).dit
-    said(f"{what} is {job.export / 'dit.safetensors'}; the weights go to {job.run / 'export'}")
-    return dit
 
 
 def _train_geometry(job: Job, said: Callable[[str], None]) -> None:
@@ -188,7 +174,6 @@ def _train_vsr(job: Job, said: Callable[[str], None]) -> None:
 RECIPES: dict[str, Callable[[Job, Callable[[str], None]], None]] = {
     "vae": _train_vae,
     "dit": _train_dit,
-    "multistep": _train_multistep,
     "dmd": _train_dmd,
     "geometry": _train_geometry,
     "vsr": _train_vsr,
@@ -245,7 +230,7 @@ def _segments(job: Job, split: str, said: Callable[[str], None]) -> list[Segment
     sets = _made(episodes, root / split, STRIDES[split], None, said)
     if (job.export / "geometry.safetensors").exists():
         reconstructor = Reconstructor(Model(spec_of(job.model), job.export), Memory(LocalMemoryStore()))
-        sets += _made(episodes, root / f"{split}-measured", 2 * STRIDES[split], reconstructor.measure, said)
+        sets += _made(episodes, root / f"{split}-measured", 2 * STRIDES[split], reconstructor.measure_recorded, said)
     return sets
 
 

@@ -7,7 +7,7 @@ are no surprise to it and do not add up.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,10 +33,6 @@ class SegmentBatch:
     guidance: Tensor
     text: Tensor
     wear: Tensor
-
-    def take(self, picked: Tensor) -> SegmentBatch:
-        """Some of the segments, by indices or a mask."""
-        return SegmentBatch(*(getattr(self, field.name)[picked] for field in fields(self)))
 
 
 class SegmentReader:

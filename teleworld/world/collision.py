@@ -22,35 +22,36 @@ class Clearance:
         """No obstacle anywhere."""
         return cls((0.0, 0.0), 1.0, np.zeros((0, 0), dtype=bool))
 
-    def free(self, x: float, z: float, radius: float) -> bool:
-        """Whether a disc of `radius` metres at (x, z) touches no occupied cell; outside the grid everything is free."""
+    def room(self, x: float, z: float, radius: float) -> float:
+        """Metres from (x, z) to the nearest occupied cell, at most `radius`; outside the grid everything is free."""
         # Numbers, not arrays: a gateway asks this for every frame of every world.
         (left, near), cell = self.origin, self.cell
         rows = range(max(math.floor((x - radius - left) / cell), 0), self._end(x + radius - left, 0))
         columns = range(max(math.floor((z - radius - near) / cell), 0), self._end(z + radius - near, 1))
         if not rows or not columns:
-            return True
+            return radius
         around = self.blocked[rows.start : rows.stop, columns.start : columns.stop]
         if not around.any():
-            return True
+            return radius
+        nearest = radius
         for row, column in zip(*(axis.tolist() for axis in np.nonzero(around)), strict=True):
             corner_x, corner_z = left + (rows.start + row) * cell, near + (columns.start + column) * cell
             away_x = min(max(x, corner_x), corner_x + cell) - x
             away_z = min(max(z, corner_z), corner_z + cell) - z
-            if math.hypot(away_x, away_z) <= radius:
-                return False
-        return True
+            nearest = min(nearest, math.hypot(away_x, away_z))
+        return nearest
 
     def _end(self, reach: float, axis: int) -> int:
         """The first cell along an axis that lies beyond `reach` metres from the origin, or the end of the grid."""
         return min(math.floor(reach / self.cell) + 1, self.blocked.shape[axis])
 
     def slide(self, start: tuple[float, float], move: tuple[float, float], radius: float) -> tuple[float, float]:
-        """The end of `move` from `start`, cut to the axis that is free, or no move at all. A blocked start may always leave."""
+        """The end of `move` from `start`, cut to the axis along which a disc of `radius` metres comes no nearer to what it
+        touches, or no move at all. So who stands too near, since the memory has learnt of an obstacle there, may go along it
+        and away, not through it; who stands inside of one, anywhere."""
         x, z = start
-        if not self.free(x, z, radius):
-            return x + move[0], z + move[1]
+        room = self.room(x, z, radius)
         for dx, dz in (move, (move[0], 0.0), (0.0, move[1])):
-            if (dx or dz) and self.free(x + dx, z + dz, radius):
+            if (dx or dz) and self.room(x + dx, z + dz, radius) >= room:
                 return x + dx, z + dz
         return start

@@ -33,7 +33,7 @@ class Gait:
     tilt: float = np.deg2rad(1.0)
     drift: float = 0.15
     pitch_limit: float = np.deg2rad(15.0)
-    radius: float = 0.3
+    radius: float = 0.5
     reference_depth: float = 6.0
 
     def scale(self, median_depth: float) -> float:

@@ -10,6 +10,7 @@ import pytest
 
 from teleworld.evaluation.generation import sampled_segment
 from teleworld.evaluation.rollout import Roller, Walk
+from teleworld.evaluation.routes import Played, Recorded
 from teleworld.generation.inprocess import InProcessEngine
 from teleworld.generation.model import Model, load_model
 from teleworld.memory.memory import Memory
@@ -42,10 +43,15 @@ async def test_the_same_cameras_give_the_same_latents(model: Model, remember: bo
     path = CameraPath(
         *(np.concatenate([getattr(chunk.path, name) for chunk in chunks]) for name in ("camera_to_world", "intrinsics"))
     )
-    segments = list(roller.walk(picture, path, prompt, 7))
+    segments = list(roller.walk(picture, Recorded(path), prompt, 7))
     # The last segment's planned but unshown latent looks beyond the path, which keys would have continued.
     latents = [latent_digest(latent) for segment in segments[:1] for latent in segment.latents]
     assert latents == [chunk.latent_sha256 for chunk in chunks[1 : 1 + len(latents)]]
+    # Played, the same keys lead there too.
+    held = [Keys.W | Keys.RIGHT] * (2 * timeline.frames_per_segment)
+    played = roller.walk(picture, Played(held, model.spec.gait, model.spec.lens), prompt, 7)
+    latents = [latent_digest(latent) for segment in played for latent in segment.latents]
+    assert latents == [chunk.latent_sha256 for chunk in chunks[1:]]
     walk = Walk.of(segments)
     frames = 2 * timeline.frames_per_segment
     assert walk.frames.shape == walk.guidance.shape == (frames, 96, 160, 3)

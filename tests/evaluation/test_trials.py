@@ -78,6 +78,7 @@ def made_up(trials: list[Trial]) -> dict[Trial, Finding]:
         "seam",
         "colour",
         "contrast",
+        "last",
     ]
     names += ["rotation", "direction", "true_rotation", "true_direction"]
     names += [
@@ -164,6 +165,7 @@ def test_trials_measure_and_are_kept_whole(data: Path, model: Model, tmp_path: P
         Trial("steps", "E", "4", 1),
         Trial("long", "L", "planned", 0, 3.0),
         Trial("time", "U", "", 0),
+        Trial("play", "L", "", 0, 3.0),
     ]
     found = {}
     for trial in trials:
@@ -181,6 +183,8 @@ def test_trials_measure_and_are_kept_whole(data: Path, model: Model, tmp_path: P
         "coherence_4.E",
         "drift_contrast.L",
         "vae_ms.U",
+        "played_colour.L",
+        "played_last.L",
     ):
         assert math.isfinite(known[key].mean), key
     assert known["vae_psnr.U"].count == 0

@@ -129,15 +129,15 @@ def test_walls_block_and_the_open_floor_does_not() -> None:
         _, field = fuse(field, observe(path((0, 0, yaw)), frames=(i,)))
     around = clearance(field, 0.0, 0.0, 0.0)
     for x, z in ((0, 0), (2, -3), (-3, 3), (0.4, 1.0)):
-        assert around.free(x, z, 0.3)
+        assert around.room(x, z, 0.3) == 0.3
     for x, z in ((3.9, 0), (-3.9, 2), (0, 4.9), (0, -4.9), (1.1, 1.5)):
-        assert not around.free(x, z, 0.3)
+        assert around.room(x, z, 0.3) < 0.3
     assert around.slide((0.0, 4.0), (0.0, 0.9), 0.3) == (0.0, 4.0)
-    assert clearance(Field(), 0, 0, 0).free(0, 0, 0.3)
+    assert clearance(Field(), 0, 0, 0).room(0, 0, 0.3) == 0.3
 
 
 def test_far_and_coarse_points_do_not_block() -> None:
     _, field = fuse(Field(), observe(path((0, -4.5, 0)), frames=(0,), lens=NANO))
     assert (field.static.radius > 0.1).any()
     near = clearance(field, 0.0, 0.0, -4.5)
-    assert near.free(0.0, 0.0, 0.3) and not near.blocked[:, -4:].any()
+    assert near.room(0.0, 0.0, 0.3) == 0.3 and not near.blocked[:, -4:].any()

@@ -76,14 +76,14 @@ def test_caches_join_and_split(dit):
 
 
 def test_an_untrained_guided_network_answers_the_guidance_from_noise_and_the_latents_near_their_end():
-    """In between, the answer is the mean of a normal prior of variance 1 about the guidance, given the noisy latents."""
+    """In between, the answer is the mean of a normal prior about the guidance, given the noisy latents."""
     torch.manual_seed(0)
-    dit = DiT(replace(SMALL, extra_channels=5, guidance_channels=5))
+    dit = DiT(replace(SMALL, extra_channels=5, guidance_channels=5, guess_variance=0.25))
     guidance, noisy = torch.randn(1, 5, 2, 4, 6), torch.randn(1, 4, 2, 4, 6)
     text = dit.read_text(torch.zeros(1, 5, 8))
     answer = lambda sigma: dit.predict_clean(noisy, torch.tensor([sigma]), (2, 3), text, None, guidance)  # noqa: E731
     shown = guidance[:, :-1]
     assert torch.equal(answer(1.0), shown)
     torch.testing.assert_close(answer(1e-4), noisy, rtol=1e-3, atol=1e-3)
-    precision = (0.7 / 0.3) ** 2  # of noisy / 0.7 as a measurement, over the prior's
+    precision = 0.25 * (0.7 / 0.3) ** 2  # of noisy / 0.7 as a measurement, over the prior's
     torch.testing.assert_close(answer(0.3), (shown + precision * noisy / 0.7) / (1 + precision))

@@ -15,7 +15,7 @@ def job(folder: Path, minutes: float = 1.0) -> Job:
 
 
 def test_every_network_that_the_command_line_offers_has_a_recipe():
-    assert sorted(RECIPES) == ["dit", "dmd", "geometry", "multistep", "vae", "vsr"]
+    assert sorted(RECIPES) == ["dit", "dmd", "geometry", "vae", "vsr"]
 
 
 def test_an_unknown_network_or_no_time_is_refused(tmp_path: Path):

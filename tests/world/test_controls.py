@@ -53,12 +53,32 @@ def test_turning_right_and_walking_goes_right():
 
 
 def test_nobody_walks_through_a_wall_but_slides_along_it():
-    blocked = np.zeros((120, 40), bool)
-    blocked[:, 30] = True
-    wall = Clearance(origin=(-4.0, -4.0), cell=0.2, blocked=blocked)
-    path = walk(Walker(), [Keys.W | Keys.D] * 60, Gait(), 1.0, wall)
-    assert max(walker.z for walker in path) <= 2.0 - Gait().radius
+    path = walk(Walker(), [Keys.W | Keys.D] * 60, Gait(), 1.0, wall_at_two_metres())
+    assert 1.9 - Gait().radius < max(walker.z for walker in path) <= 2.0 - Gait().radius
     assert path[-1].x > 5
+
+
+def wall_at_two_metres() -> Clearance:
+    """Two cells thick, across the way."""
+    blocked = np.zeros((120, 40), bool)
+    blocked[:, 30:32] = True
+    return Clearance(origin=(-4.0, -4.0), cell=0.2, blocked=blocked)
+
+
+@pytest.mark.parametrize("z", [1.6, 1.95, 2.45, 2.7])
+def test_who_finds_himself_too_near_to_a_wall_goes_along_and_away_and_not_through(z):
+    wall, start = wall_at_two_metres(), Walker(z=z)
+    away, on = (Keys.S, Keys.W) if z < 2 else (Keys.W, Keys.S)
+    one = lambda keys: start.step(keys, Gait(), 1.0, wall)  # noqa: E731
+    assert one(on) == start
+    assert abs(one(away).z - 2.2) > abs(z - 2.2) and one(Keys.D).x > 0
+    along = one(on | Keys.D)
+    assert along.z == z and along.x > 0
+
+
+def test_who_finds_himself_inside_of_a_wall_may_leave_it_either_way():
+    wall, start = wall_at_two_metres(), Walker(z=2.2)
+    assert all(start.step(keys, Gait(), 1.0, wall) != start for keys in (Keys.W, Keys.S, Keys.A, Keys.D))
 
 
 def test_a_shift_camera_tilts_by_its_principal_point():

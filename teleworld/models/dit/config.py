@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -25,7 +26,8 @@ class DiTConfig:
     of the guidance tokens that are concatenated on the frame dimension (paper Eq. 5), 0 for none; they carry the frame
     index of the latent they guide. picture_dim: width of the picture embedding that cross-attention reads beside the text
     (Wan2.1 I2V: 1280, of CLIP ViT-H/14), 0 for none. mixing: a depthwise 3x3 convolution inside each feed-forward, so that
-    neighbouring tokens agree when few layers see few samples.
+    neighbouring tokens agree when few layers see few samples. guess_variance: of the error of a guided residual's guess at
+    whitened latents, by which `DiT.predict_clean` weighs it.
     """
 
     dim: int
@@ -43,12 +45,15 @@ class DiTConfig:
     eps: float = 1e-6
     mixing: bool = False
     parametrization: Parametrization = Parametrization.VELOCITY
+    guess_variance: float = 0.5
     picture_dim: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.dim, self.ffn, self.heads, self.layers, self.channels, self.text_dim, self.text_length)
         if min(*sizes, *self.patch) < 1 or min(self.extra_channels, self.guidance_channels, self.picture_dim) < 0:
             raise InvalidInput("dit", "sizes must be positive")
+        if not 0 < self.guess_variance < math.inf:
+            raise InvalidInput("dit.guess_variance", "must be more than 0")
         if self.dim % self.heads or self.head_dim % 2:
             raise InvalidInput("dit.heads", f"dim {self.dim} must divide into {self.heads} heads of even width")
         if self.takes_picture and self.extra_channels <= self.channels:

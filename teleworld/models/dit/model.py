@@ -169,24 +169,40 @@ class DiT(nn.Module):
     ) -> Tensor:
         """The clean latents [B, C, F, h, w] behind noisy ones at noise level `sigma` [B] in [0, 1].
 
-        A guided residual weighs two tellings of them: the network's guess, taken to be as far off as whitened latents vary
-        (variance 1), and the noisy latents' own, (1 - sigma) clean + sigma noise. At level 1 the guess stands alone; near 0 the
-        noisy latents do, which hold detail that no small network carries through its width. This is the preconditioning of
-        EDM (Karras et al. 2022, table 1, sigma_data = 1) along the flow's line, with a guess where EDM has zero.
+        A guided residual weighs two tellings of them: `guess_clean`, off by the variance `guess_variance`, and the noisy
+        latents' own, (1 - sigma) clean + sigma noise. At level 1 the guess stands alone; near 0 the noisy latents do, which
+        hold detail that a small network cannot carry through its width. It is the preconditioning of EDM (Karras et al.
+        2022, table 1) on the flow's line, about a guess instead of zero.
 
         guidance: [B, C + 1, F, h, w], the guidance latents and their coverage; read by guided residuals alone.
         extra: [B, extra_channels, F, h, w] of a velocity configuration (Wan2.1 I2V: mask and picture latents).
         Latents and levels may be float32 where the network computes in less: bfloat16 cannot tell 937.5 from 936.
         """
-        timestep = (1000 * sigma)[:, None].expand(-1, len(indices))
-        seen = noisy.to(self.patch_embedding.weight.dtype)
-        if self.config.parametrization is Parametrization.VELOCITY:
-            return noisy - sigma.view(-1, 1, 1, 1, 1) * self(seen, timestep, indices, text, visible, extra)
-        guess = self(seen, timestep, indices, text, visible, guidance)
-        if guidance is not None:
-            guess = guess + guidance[:, :-1]
         level = sigma.view(-1, 1, 1, 1, 1)
-        return (level**2 * guess + (1 - level) * noisy) / (level**2 + (1 - level) ** 2)
+        if self.config.parametrization is Parametrization.GUIDED_RESIDUAL:
+            guess = self.guess_clean(noisy, sigma, indices, text, visible, guidance)
+            prior, measured = level**2, (1 - level) * self.config.guess_variance
+            return (prior * guess + measured * noisy) / (prior + (1 - level) * measured)
+        seen = noisy.to(self.patch_embedding.weight.dtype)
+        return noisy - level * self(seen, self._timestep(sigma, indices), indices, text, visible, extra)
+
+    def guess_clean(
+        self,
+        noisy: Tensor,
+        sigma: Tensor,
+        indices: Sequence[int],
+        text: KVCache,
+        visible: KVCache | None,
+        guidance: Tensor | None,
+    ) -> Tensor:
+        """What a guided residual makes of its inputs (see `predict_clean`) by itself: the guidance and what it lacks."""
+        seen = noisy.to(self.patch_embedding.weight.dtype)
+        residual = self(seen, self._timestep(sigma, indices), indices, text, visible, guidance)
+        return residual if guidance is None else residual + guidance[:, :-1]
+
+    @staticmethod
+    def _timestep(sigma: Tensor, indices: Sequence[int]) -> Tensor:
+        return (1000 * sigma)[:, None].expand(-1, len(indices))
 
     def _widen(self, latents: Tensor, extra: Tensor | None) -> Tensor:
         if not self.config.extra_channels:
