@@ -1,10 +1,9 @@
 """The recipes of the nano networks: which data, which settings and which measurements make each checkpoint.
 
 One call trains one network from recordings on disk until its minutes are spent, resuming what the run's folder holds.
-The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder, and `dmd` distils its
-`dit`. Segments beside simulated memory
-guidance, which all but `geometry` learn from, are made on first use next to the recordings and kept; train `geometry` first, and
-they also show the errors of its depth.
+The order matters: `dit` and `vsr` read the `vae` checkpoint of the same model folder, and `dmd` distils its `dit`. Segments
+beside simulated memory guidance, which all but `geometry` learn from, are made on first use next to the recordings and kept;
+train `geometry` first, and they also show the errors of its depth.
 """
 
 from __future__ import annotations

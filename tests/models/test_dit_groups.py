@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from teleworld.models.dit import NANO, DiT, KVCache, Parametrization
 from teleworld.models.dit import blocks as blocks_module
+from teleworld.world.errors import InvalidInput
 
 SMALL = replace(
     NANO,
@@ -87,3 +88,9 @@ def test_an_untrained_guided_network_answers_the_guidance_from_noise_and_the_lat
     torch.testing.assert_close(answer(1e-4), noisy, rtol=1e-3, atol=1e-3)
     precision = 0.25 * (0.7 / 0.3) ** 2  # of noisy / 0.7 as a measurement, over the prior's
     torch.testing.assert_close(answer(0.3), (shown + precision * noisy / 0.7) / (1 + precision))
+
+
+@pytest.mark.parametrize("variance", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_guess_is_off_by_something(variance):
+    with pytest.raises(InvalidInput, match="guess_variance"):
+        replace(SMALL, guess_variance=variance)
