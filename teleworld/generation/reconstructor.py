@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from teleworld.memory.fusion import Observation
 from teleworld.memory.memory import Memory
 from teleworld.memory.points import Field
 from teleworld.memory.splat import Rendering, render
+from teleworld.models.geometry.mirrored import infer_mirrored
 from teleworld.world.camera import CameraPath
 from teleworld.world.errors import InvalidInput
 from teleworld.world.work import (
@@ -104,7 +106,10 @@ class Reconstructor:
             )
         known = render(field, path, width, height, frames=frames)
         shown, cameras, depth = pictures, path, known.depth
+        # What a world's first picture measures stays for good, and is measured once: there the second pass pays.
+        infer = partial(infer_mirrored, self.model.geometry)
         if field.view is not None:
+            infer = self.model.geometry.infer
             camera = field.view.camera
             shown = np.concatenate([field.view.picture[None], pictures])
             cameras = CameraPath(
@@ -113,7 +118,7 @@ class Reconstructor:
             )
             before = render(field, camera, width, height, frames=(field.view.frame,))
             depth = np.concatenate([before.depth, known.depth])
-        estimate = self.model.geometry.infer(
+        estimate = infer(
             to_pixels(shown)[0].transpose(0, 1),
             torch.from_numpy(cameras.intrinsics),
             torch.from_numpy(cameras.camera_to_world),

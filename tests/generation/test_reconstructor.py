@@ -47,6 +47,14 @@ def test_the_first_picture_is_measured(reconstructor: Reconstructor) -> None:
     assert np.array_equal(seen.depth, recorded.depth) and (seen.depth > 0).all()
 
 
+def test_the_first_picture_is_measured_in_the_mirror_too(reconstructor: Reconstructor) -> None:
+    """AHEAD looks along the world's z from its origin, so the mirror image has the same camera."""
+    empty = Memory(LocalMemoryStore()).field_at("w", 1, -1)
+    pictures = observe(AHEAD, frames=(0,)).pictures
+    one, other = (reconstructor.measure(empty, seen, AHEAD, (0,)).depth for seen in (pictures, pictures[:, :, ::-1]))
+    np.testing.assert_allclose(other[:, :, ::-1], one, rtol=1e-4)
+
+
 def test_pictures_of_another_size_are_refused(reconstructor: Reconstructor) -> None:
     field = reconstructor.memory.field_at("w", 1, 0)
     with pytest.raises(InvalidInput, match="pictures"):

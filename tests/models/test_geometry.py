@@ -12,6 +12,7 @@ from torch import Tensor
 from teleworld.models.geometry import NANO_GEOMETRY, VGGT_GEOMETRY, GeometryConfig, GeometryNetwork, SaliencyGroups
 from teleworld.models.geometry.blocks import AttentionBlock, Rotary2D
 from teleworld.models.geometry.heads import DepthHead, normalised_log, stem_inputs
+from teleworld.models.geometry.mirrored import infer_mirrored
 from teleworld.models.geometry.network import pixel_rays, rebase, within_tolerance
 from teleworld.models.geometry.saliency import dynamic_tokens, gram_maps, layer_statistics
 from teleworld.world.camera import Lens, PitchModel, pose, unproject
@@ -85,6 +86,21 @@ def test_a_wrong_shape_is_refused_by_name(network: GeometryNetwork, field: str, 
     with pytest.raises(InvalidInput) as refused:
         network.infer(*change(*inputs(2)))
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_measured_in_the_mirror_too_a_mirrored_world_gives_the_mirrored_answer(network: GeometryNetwork, frames: int):
+    pictures, lenses, poses, guidance = inputs(frames)
+    answer = infer_mirrored(network, pictures, lenses, poses, guidance)
+    opposite = lenses.clone()
+    opposite[:, 2] = WIDTH - lenses[:, 2]
+    turned = torch.from_numpy(np.array([pose(-0.2 * at, 1.0, 0.5 * at, -0.1 * at) for at in range(frames)]))
+    again = infer_mirrored(network, pictures.flip(-1), opposite, turned, guidance.flip(-1))
+    for name in ("depth", "confidence", "dynamic"):
+        torch.testing.assert_close(getattr(again, name).flip(-1), getattr(answer, name), rtol=1e-4, atol=1e-5)
+    signs = torch.tensor([-1.0, 1.0, 1.0, 1.0, -1.0, -1.0])
+    torch.testing.assert_close(signs * again.pose_correction, answer.pose_correction, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(network.infer(pictures, lenses, poses, guidance).depth, answer.depth, rtol=1e-3)
 
 
 def test_suppressed_tokens_lend_no_keys_but_keep_their_queries():

@@ -18,6 +18,7 @@ from teleworld.curation.clips import Clip
 from teleworld.curation.pipeline import Decision, Verdict
 from teleworld.generation.model import Model, load_model
 from teleworld.generation.pixels import to_pixels
+from teleworld.models.geometry.mirrored import infer_mirrored
 
 FILE = "depth.npz"
 
@@ -53,7 +54,8 @@ def _measure(model: Model, pictures: np.ndarray) -> tuple[np.ndarray, float]:
     depths, sure = [], []
     for picture in pictures:
         small = cv2.resize(picture, (lens.width, lens.height), interpolation=cv2.INTER_AREA)
-        estimate = model.geometry.infer(
+        estimate = infer_mirrored(
+            model.geometry,
             to_pixels(small[None])[0].transpose(0, 1),
             torch.from_numpy(lens.at_pitch(0.0))[None],
             torch.eye(4, dtype=torch.float64)[None],
