@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -106,10 +105,7 @@ class Reconstructor:
             )
         known = render(field, path, width, height, frames=frames)
         shown, cameras, depth = pictures, path, known.depth
-        # What a world's first picture measures stays for good, and is measured once: there the second pass pays.
-        infer = partial(infer_mirrored, self.model.geometry)
         if field.view is not None:
-            infer = self.model.geometry.infer
             camera = field.view.camera
             shown = np.concatenate([field.view.picture[None], pictures])
             cameras = CameraPath(
@@ -118,12 +114,15 @@ class Reconstructor:
             )
             before = render(field, camera, width, height, frames=(field.view.frame,))
             depth = np.concatenate([before.depth, known.depth])
-        estimate = infer(
+        inputs = (
             to_pixels(shown)[0].transpose(0, 1),
             torch.from_numpy(cameras.intrinsics),
             torch.from_numpy(cameras.camera_to_world),
             torch.from_numpy(depth),
         )
+        geometry = self.model.geometry
+        # What a world's first picture measures stays for good, and is measured once: there a second pass pays.
+        estimate = infer_mirrored(geometry, *inputs) if field.view is None else geometry.infer(*inputs)
         new = slice(len(shown) - len(pictures), None)
         seen = Observation(
             pictures=pictures,
