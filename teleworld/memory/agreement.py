@@ -50,10 +50,10 @@ def _settle(
     return np.where(same, depth, measured * factor).astype(np.float32)
 
 
-def _box(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Sums over windows of `_AROUND` pixels to each side [H, W]."""
+def _box(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sums over windows of `_AROUND` pixels to each side [H, W]: differences of running sums, so of float64."""
     size = 2 * _AROUND + 1
-    sums = np.pad(values, ((_AROUND + 1, _AROUND), (_AROUND + 1, _AROUND))).cumsum(0).cumsum(1)
+    sums = np.pad(values, ((_AROUND + 1, _AROUND), (_AROUND + 1, _AROUND))).cumsum(0, np.float64).cumsum(1)
     return sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
 
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from teleworld.generation.conditioning import visible_context
 from teleworld.generation.model import Sampling, save_network
-from teleworld.models.dit import DiT, KVCache
+from teleworld.models.dit import DiT
+from teleworld.training.condition import Condition
 from teleworld.training.loop import Run
 from teleworld.training.segment_reader import SegmentBatch, SegmentReader
 from teleworld.world.timeline import ChainMode, Timeline
@@ -55,27 +55,6 @@ class Distillation:
     noise_range: tuple[float, float] = (0.02, 0.98)
     flow_cap: float = 16.0
     seed: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Condition:
-    """What a group is generated from. context [B, C, n, h, w]: clean latents of `timeline.visible(group)`, in its order;
-    guidance [B, C + 1, F, h, w]; text [B, T, D]."""
-
-    timeline: Timeline
-    group: int
-    context: Tensor
-    guidance: Tensor
-    text: Tensor
-
-    def denoise(self, dit: DiT, noisy: Tensor, sigma: Tensor, read: bool = True) -> Tensor:
-        """`dit`'s clean latents [B, C, F, h, w] behind `noisy` at levels `sigma` [B]; `read` False hides the text."""
-        indices = self.timeline.members(self.group)
-        text = dit.read_text(self.text if read else torch.zeros_like(self.text))
-        visible = [visible_context(dit, self.timeline, self.group, self.context, text)]
-        if dit.config.guidance_channels:
-            visible.append(dit.read_guidance(self.guidance, indices, text))
-        return dit.predict_clean(noisy, sigma, indices, text, KVCache.joined(visible), self.guidance)
 
 
 def rollout(

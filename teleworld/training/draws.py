@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from teleworld.generation.conditioning import visible_context
-from teleworld.models.dit import DiT, KVCache
+from teleworld.models.dit import DiT
+from teleworld.training.condition import Condition
 from teleworld.training.segment_reader import SegmentBatch, SegmentReader
 from teleworld.world.timeline import ChainMode, Group, Timeline
 
@@ -70,15 +70,11 @@ class Draw:
 
     def predict(self, dit: DiT) -> Tensor:
         """`dit`'s guess at the clean latents [B, C, F, h, w], which is what it learns; `DiT.predict_clean` weighs it."""
-        members, order = self.timeline.members(self.group), self.timeline.visible(self.group)
-        text = dit.read_text(self.batch.text)
-        visible = [
-            visible_context(dit, self.timeline, self.group, _of(self.context, order), text),
-            dit.read_guidance(self.guidance, members, text),
-        ]
+        seen = _of(self.context, self.timeline.visible(self.group))
+        condition = Condition(self.timeline, self.group, seen, self.guidance, self.batch.text)
         level = self.sigma.view(-1, 1, 1, 1, 1)
-        noisy = (1 - level) * self.clean + level * _of(self.noise, members)
-        return dit.guess_clean(noisy, self.sigma, members, text, KVCache.joined(visible), self.guidance)
+        noise = _of(self.noise, self.timeline.members(self.group))
+        return condition.guess(dit, (1 - level) * self.clean + level * noise, self.sigma)
 
     @torch.no_grad()
     def with_own_plan(self, dit: DiT) -> Draw:

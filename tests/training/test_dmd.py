@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from teleworld.models.dit import DiT
-from teleworld.training.dmd import Condition, Distillation, critic_loss, distil, matching_loss, rollout
+from teleworld.training.condition import Condition
+from teleworld.training.dmd import Distillation, critic_loss, distil, matching_loss, rollout
 from teleworld.training.loop import Run
 from teleworld.training.segment_reader import SegmentBatch
 from teleworld.world.timeline import ChainMode, Group, Timeline
