@@ -69,11 +69,11 @@ class KeyFile:
         return entry.caller if entry is not None and entry.matches(key) else None
 
     def _refresh(self) -> None:
-        stamp = self._stat()
-        if stamp == self._stamp:
-            return
-        self._stamp = stamp
         try:
+            stamp = self._stat()
+            if stamp == self._stamp:
+                return
+            self._stamp = stamp
             self._entries = _read(self._file)
             _log.info("API keys were read anew", extra={"keys": len(self._entries)})
         except InvalidInput as error:

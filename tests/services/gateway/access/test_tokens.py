@@ -127,6 +127,16 @@ async def test_a_url_is_asked_again_for_an_unknown_key_but_not_all_the_time(
     assert await source.find(provider.token("two")) and len(asked) == 2
 
 
+async def test_a_key_file_that_is_away_for_a_moment_keeps_its_keys(tmp_path: Path) -> None:
+    file, (key, digest), (other, changed) = tmp_path / "keys.yaml", new_key("r1"), new_key("r1")
+    file.write_text(f"keys: [{{id: r1, sha256: {digest}, tenant: acme}}]")
+    source = KeyFile(file)
+    file.unlink()
+    assert await source.find(key) is not None
+    file.write_text(f"# rotated\nkeys: [{{id: r1, sha256: {changed}, tenant: acme}}]")
+    assert await source.find(key) is None and await source.find(other) is not None
+
+
 async def test_keys_in_redis_may_be_added_and_withdrawn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_module, "REDIS_SECONDS", 0.0)
     source, (key, digest) = StoredKeys(store), new_key("r1")
